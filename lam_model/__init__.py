@@ -1,0 +1,51 @@
+"""LAM: all-MiniLM-L6-v2 that reads whole documents.
+
+    import lam_model
+
+    model = lam_model.load()
+    vectors = model.encode(["a sentence", "a whole document"])
+
+Importing this package also makes `SentenceTransformer("org/lam")` and `AutoModel` know LAM. It imports neither
+torch nor transformers by itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+if TYPE_CHECKING:
+    from .configuration_lam import LamConfig
+    from .loading import load
+    from .modeling_lam import LamModel
+
+__version__ = "0.1.0"
+__all__ = ["LamConfig", "LamModel", "load"]
+
+_HOMES = {"LamConfig": "configuration_lam", "LamModel": "modeling_lam", "load": "loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def _register_config(module: Any) -> None:
+    from .configuration_lam import LamConfig
+
+    module.AutoConfig.register(LamConfig.model_type, LamConfig)
+
+
+def _register_model(module: Any) -> None:
+    from .configuration_lam import LamConfig
+    from .modeling_lam import LamModel
+
+    module.AutoModel.register(LamConfig, LamModel)
+
+
+# As soon as transformers' own tables of models are there: at once, or when somebody imports them.
+wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
+wrapt.register_post_import_hook(_register_model, "transformers.models.auto.modeling_auto")

@@ -1,0 +1,336 @@
+"""The command `lam`. Each subcommand imports what it needs when it runs, so that `lam --help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import textwrap
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments after the command's name; those of the process if None.
+
+    Returns:
+        The exit code: 0, 2 for an error that a sentence on stderr explains, 130 if interrupted.
+    """
+    parser = argparse.ArgumentParser(prog="lam", description="all-MiniLM-L6-v2 that reads whole documents.")
+    parser.add_argument("--version", action="version", version=f"lam {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_encode, _add_search, _add_compare, _add_build, _add_verify, _add_train):
+        add(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; at exit, Python would try to flush the rest to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        sys.stderr.write(f"lam: error: {_sentence(error)}\n")
+        return 2
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a positive number")
+    return int(value)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("model")
+    options.add_argument("--model", metavar="PATH_OR_REPO", help="a model folder or a name on the Hub")
+    options.add_argument("--revision", help="of the model on the Hub: a branch, a tag or a commit")
+    options.add_argument("--device", help="cpu, cuda, mps, ...: the best there is, unless given")
+    options.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
+    options.add_argument("--base-only", action="store_true", help="without the DeltaNet layers: faster, far less apt")
+
+
+def _load(args: argparse.Namespace) -> SentenceTransformer:
+    import lam_model
+
+    try:
+        return lam_model.load(
+            args.model, revision=args.revision, device=args.device, dtype=args.dtype, base_only=args.base_only
+        )
+    except (RuntimeError, AssertionError) as error:  # torch's, of a device that it does not have
+        if not args.device:
+            raise
+        raise ValueError(f"the device {args.device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _add_encode(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "encode",
+        help="turn texts into vectors",
+        description="Turn texts into vectors: those given, those of files, or one a line of stdin.",
+    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help=".txt (one text a line), .jsonl or .parquet (`text`, perhaps `title` and `_id`); may be repeated",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".npy, .jsonl or .parquet (default: jsonl to stdout)"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    _add_model_options(parser)
+    parser.set_defaults(run=_encode)
+
+
+def _encode(args: argparse.Namespace) -> None:
+    from .encode import Document, check_output, read, read_stdin, write_vectors
+
+    # Whatever can be refused is refused before the model is loaded.
+    files = [read(path) for path in args.file]
+    if args.output:
+        check_output(args.output)
+        if args.output.resolve() in [path.resolve() for path in args.file]:
+            raise ValueError(f"{args.output} is read and would be replaced: give --output another name")
+    documents = chain(map(Document, args.texts), *files)
+    if not args.texts and not args.file:
+        if sys.stdin.isatty():
+            sys.stderr.write("lam: reading texts from the terminal, one a line, up to Ctrl-D\n")
+        documents = read_stdin()
+    write_vectors(_load(args), documents, args.output, args.batch_size)
+
+
+def _add_search(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "search",
+        help="find the documents of a corpus that fit a query",
+        description="Find the documents that fit a query, by the cosine of their vectors. "
+        "The vectors of the corpus are kept beside it, in CORPUS.jsonl.lam.npz.",
+    )
+    parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl", help="objects with `text`, `title` and `_id`")
+    parser.add_argument("queries", nargs="+", metavar="QUERY")
+    parser.add_argument("-k", "--top-k", type=_positive, default=5, metavar="N", help="documents a query (default: 5)")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--no-cache", action="store_true", help="neither use nor keep the vectors beside the corpus")
+    _add_model_options(parser)
+    parser.set_defaults(run=_search)
+
+
+def _search(args: argparse.Namespace) -> None:
+    from .search import embed_corpus, model_key, read_corpus, search
+
+    read_corpus(args.corpus)  # a bad one is refused before the model is loaded
+    model = _load(args)
+    key = None if args.no_cache else model_key(model)
+    documents, vectors = embed_corpus(model, args.corpus, key, args.batch_size)
+    for query, hits in zip(args.queries, search(model, args.queries, documents, vectors, args.top_k), strict=True):
+        sys.stdout.write(f"{query}\n")
+        for rank, hit in enumerate(hits, start=1):
+            sys.stdout.write(f"{rank:4}  {hit.score:.3f}  {hit.title or hit.id}\n")
+            sys.stdout.write(f"{'':13}{textwrap.shorten(hit.text[:400], 100, placeholder=' ...')}\n")
+        sys.stdout.write("\n")
+
+
+def _add_compare(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "compare",
+        help="LAM beside all-MiniLM-L6-v2: cosine, speed, scores",
+        description="Compare LAM's vectors with all-MiniLM-L6-v2's on texts, and the scores of both on mteb tasks.",
+    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("-f", "--file", action="append", type=Path, default=[], metavar="FILE", help="as for encode")
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="the held-out texts of training data, as evaluated there",
+    )
+    parser.add_argument("--guard", type=Path, metavar="FILE", help="evaluation texts to leave out of the held-out ones")
+    parser.add_argument(
+        "--tasks", nargs="+", default=[], metavar="TASK", help="mteb tasks, such as SciFact STSBenchmark"
+    )
+    parser.add_argument("--folder", type=Path, default=Path(), help="holds the tasks' data: mteb/scifact, ...")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="JSON of all figures; what it holds of these weights is kept"
+    )
+    _add_model_options(parser)
+    parser.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from .compare import compare_tasks, compare_texts, load_base, table
+    from .encode import read
+    from .files import write_json
+    from .provenance import provenance
+
+    if not (args.texts or args.file or args.held_out or args.tasks):
+        raise ValueError("there is nothing to compare: give texts, --file, --held-out or --tasks")
+    files = [read(path) for path in args.file]
+    args.folder = args.folder.resolve()
+
+    def load(base_only: bool = args.base_only) -> SentenceTransformer:
+        return _load(argparse.Namespace(**{**vars(args), "base_only": base_only}))
+
+    lam = load()
+    figures: dict[str, Any] = {"deltanet_sha256": lam.manifest["deltanet_sha256"], "scores": {}}
+    if args.output and args.output.is_file():
+        earlier = json.loads(args.output.read_text(encoding="utf-8"))
+        if earlier["deltanet_sha256"] == figures["deltanet_sha256"]:
+            figures = earlier
+    output = args.output and args.output.resolve()
+
+    def keep() -> None:
+        if output:
+            write_json(output, figures)
+
+    if args.held_out:
+        from .training.data import held_out_texts, read_guard, read_texts
+
+        guard = read_guard(args.guard) if args.guard else frozenset()
+        texts = held_out_texts(read_texts(args.held_out), guard, 500)
+        figures["held_out"] = compare_texts(lam, load_base(), texts)
+    if args.texts or args.file:
+        texts = [*args.texts, *(document.whole for file in files for document in file)]
+        figures["texts"] = compare_texts(lam, load_base(), texts)
+    for name in ("held_out", "texts"):
+        for figure, value in figures.get(name, {}).items():
+            sys.stdout.write(f"{figure:26}{value}\n")
+    keep()
+    if args.tasks:
+
+        def done(scores: dict) -> None:
+            figures["scores"] = scores
+            keep()
+
+        figures["scores"] = compare_tasks(load, args.tasks, args.folder, figures["scores"], done)
+        data = [Path(path) for path in args.held_out] + [args.folder]
+        figures |= provenance(_command(), data)
+        keep()
+        sys.stdout.write(table(figures["scores"]) + "\n")
+
+
+def _command() -> str:
+    return shlex.join(["lam", *sys.argv[1:]])
+
+
+def _add_build(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "build", help="write a whole model folder", description="Join base and DeltaNet weights into a model folder."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="a new or empty folder")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="of the DeltaNet layers (default: the packaged ones)"
+    )
+    parser.add_argument(
+        "--base", type=Path, metavar="DIR", help="what they were trained for (default: all-MiniLM-L6-v2)"
+    )
+    parser.set_defaults(run=_build)
+
+
+def _build(args: argparse.Namespace) -> None:
+    from .folder import PACKAGED_WEIGHTS, build, verify
+
+    build(args.out, args.weights or PACKAGED_WEIGHTS, args.base)
+    sys.stdout.write("".join(f"{line}\n" for line in [f"built {args.out}", *verify(args.out)]))
+
+
+def _add_verify(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "verify",
+        help="check a model folder",
+        description="Check hashes, keys, shapes, dtypes, finiteness and golden vectors of a model folder.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from .folder import verify
+
+    sys.stdout.write("".join(f"{line}\n" for line in verify(args.folder)))
+
+
+def _add_train(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("train", help="train DeltaNet layers")
+    kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
+    distill = kinds.add_parser(
+        "distill",
+        help="to do what the base's attention does",
+        description="Train DeltaNet layers to do what a BERT sentence encoder's attention does. "
+        "The run is kept in OUT; the same command goes on after a kill.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    distill.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
+    distill.add_argument(
+        "--data", nargs="+", required=True, metavar="DATA", help=".parquet or .jsonl files, or dataset names on the Hub"
+    )
+    distill.add_argument("--guard", type=Path, metavar="FILE", help="normalised texts never to train on, one a line")
+    distill.add_argument("--teacher", type=Path, metavar="DIR", help="a BERT sentence encoder, if not all-MiniLM-L6-v2")
+    distill.add_argument("--weights", type=Path, metavar="FILE", help="DeltaNet weights to go on from")
+    distill.add_argument("--device", help="cpu or cuda; cuda where there is one, unless given")
+    distill.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="of the dense layers; bfloat16 where it is fast, unless given"
+    )
+    recipe = distill.add_argument_group("recipe")
+    for field in fields(Recipe):
+        flag = f"--{field.name.replace('_', '-')}"
+        recipe.add_argument(
+            flag, type=type(field.default), default=field.default, metavar="N", help=field.metadata["help"]
+        )
+    distill.set_defaults(run=_distill)
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from .base import find_base
+    from .provenance import provenance
+    from .training.data import read_guard, read_texts
+    from .training.distill import Run
+
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    guard = read_guard(args.guard) if args.guard else frozenset()
+    source = provenance(_command(), [path for path in map(Path, args.data) if path.is_file()])
+    run = Run(
+        args.teacher or find_base(),
+        read_texts(args.data),
+        args.out,
+        recipe,
+        guard,
+        weights=args.weights,
+        device=args.device,
+        dtype=args.dtype,
+        source=source,
+    )
+    run.train()
+    sys.stdout.write(f"{args.out / 'deltanet.safetensors'}: {run.log[-1]}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The gated delta rule in one direction: a readable recurrence, its chunked matrix form, one dispatch.
+
+Yang, Kautz, Hatamizadeh, "Gated Delta Networks" (2024), section 3. For each head, with a state S of
+(key width, value width), a write strength beta and a decay alpha in (0, 1]:
+
+    S_t = alpha_t S_{t-1} + k_t (beta_t (v_t - alpha_t S_{t-1}' k_t))'
+
+Left to right, a token reads after its own write: o_t = S_t' q_t. Right to left (``reverse=True``) it reads
+the state that the tokens to its right left behind, before its own decay and write: o_t = S_{t+1}' q_t. So
+the sum of both directions meets every token once. beta = 0 and log_decay = 0 leave the state as it is:
+padding is an exact no-op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+try:  # optional: transformers reads this file where only it and torch may be installed
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+except ImportError:
+    chunk_gated_delta_rule = None
+
+CHUNK = 64  # tokens a step of the chunked form: the usual choice, large enough to fill a matrix unit
+
+
+def naive_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The recurrence, token by token: the reference that every other form is tested against."""
+    length = query.shape[1]
+    outputs: list[Tensor] = [query[:, :0]] * length
+    for t in reversed(range(length)) if reverse else range(length):
+        q, k, v = query[:, t, :, :, None], key[:, t, :, :, None], value[:, t, :, None, :]
+        before = state
+        state = state * log_decay[:, t, :, None, None].exp()
+        error = v - (k * state).sum(-2, keepdim=True)  # (batch, heads, 1, value width)
+        state = state + k * (beta[:, t, :, None, None] * error)
+        outputs[t] = (q * (before if reverse else state)).sum(-2)
+    return torch.stack(outputs, dim=1), state
+
+
+def chunked_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Matrix form over chunks of tokens (the WY form of section 3.3): any device, autograd, torch.compile."""
+    if reverse:
+        return _flipped(chunked_delta_rule, query, key, value, beta, log_decay, state)
+    batch, length = query.shape[:2]
+    pad = -length % CHUNK
+
+    def chunks(x: Tensor) -> Tensor:  # (batch, length, heads, ...) -> (batch, heads, chunks, CHUNK, ...)
+        x = torch.cat([x, x.new_zeros(batch, pad, *x.shape[2:])], dim=1).transpose(1, 2)
+        return x.unflatten(2, (-1, CHUNK))
+
+    q, k, v, b = chunks(query), chunks(key), chunks(value), chunks(beta)[..., None]
+    g = chunks(log_decay).cumsum(-1)  # log of the decay from the chunk's start to after each token
+    ratio = g[..., :, None] - g[..., None, :]
+    causal = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
+    ratio = ratio.masked_fill(~causal, -torch.inf).exp()  # decay from token j to token i, 0 where j > i
+    from_start, to_end = g[..., None].exp(), (g[..., -1:] - g)[..., None].exp()
+
+    # u = what each token writes: (1 + A) u = beta (v - decayed S' k), A strictly lower triangular
+    a = (b * ratio * (k @ k.transpose(-1, -2))).tril(-1)
+    solved = torch.linalg.solve_triangular(
+        a, torch.cat([b * v, b * from_start * k], dim=-1), upper=False, unitriangular=True
+    )
+    u_fixed, u_state = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
+    scores = ratio * (q @ k.transpose(-1, -2))
+    q, k, whole = q * from_start, k * to_end, from_start[..., -1:, :]
+    outputs = []
+    for c in range(q.shape[2]):
+        u = u_fixed[:, :, c] - u_state[:, :, c] @ state
+        outputs.append(q[:, :, c] @ state + scores[:, :, c] @ u)
+        state = whole[:, :, c] * state + k[:, :, c].transpose(-1, -2) @ u
+    return torch.cat(outputs, dim=2)[:, :, :length].transpose(1, 2), state
+
+
+def fla_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """flash-linear-attention's Triton kernel (CUDA only; ``pip install flash-linear-attention``)."""
+    if reverse:
+        return _flipped(fla_delta_rule, query, key, value, beta, log_decay, state)
+    return chunk_gated_delta_rule(
+        query, key, value, g=log_decay, beta=beta, scale=1.0, initial_state=state, output_final_state=True
+    )
+
+
+def cpu_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Compiled loops on the CPU, forward and backward (needs numba)."""
+    from .delta_rule_cpu import delta_rule
+
+    return delta_rule(query, key, value, beta, log_decay, state, reverse)
+
+
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "naive": naive_delta_rule,
+    "chunked": chunked_delta_rule,
+    "cpu": cpu_delta_rule,
+    "fla": fla_delta_rule,
+}
+
+
+def delta_rule(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None = None,
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The gated delta rule over one stretch of tokens, state in and state out.
+
+    Args:
+        query, key: (batch, length, heads, key width), normalised by the caller.
+        value: (batch, length, heads, value width).
+        beta: write strength in [0, 1], (batch, length, heads).
+        log_decay: natural logarithm of the decay, at most 0, (batch, length, heads).
+        state: (batch, heads, key width, value width) to go on from; zeros if None.
+        reverse: right to left, reading before the write (see the module's text).
+        backend: a name in `BACKENDS`; by default the fastest that is at hand for the tensors' device.
+
+    Returns:
+        The outputs (batch, length, heads, value width) and the state after the last token read.
+    """
+    if state is None:
+        state = query.new_zeros(query.shape[0], query.shape[2], query.shape[3], value.shape[3])
+    return BACKENDS[backend or _fastest(query)](query, key, value, beta, log_decay, state, reverse)
+
+
+def _flipped(rule: Callable[..., tuple[Tensor, Tensor]], query: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Right to left by an operator that only reads after the write: each query is asked one token earlier.
+
+    The rightmost token reads the incoming state itself. It is given as the read of a neutral token (beta 0,
+    decay 1) put before all others.
+    """
+    *tokens, state = rest
+    query, *tokens = (x.flip(1) for x in (query, *tokens))
+    neutral = [torch.cat([torch.zeros_like(x[:, :1]), x], dim=1) for x in tokens]
+    query = torch.cat([query, torch.zeros_like(query[:, :1])], dim=1)
+    output, state = rule(query, *neutral, state)
+    return output[:, :-1].flip(1), state
+
+
+def _fastest(tensor: Tensor) -> str:
+    if torch.compiler.is_compiling():
+        return "chunked"
+    if tensor.is_cuda and chunk_gated_delta_rule is not None:
+        return "fla"
+    if tensor.device.type == "cpu" and find_spec("numba"):
+        return "cpu"
+    return "chunked"

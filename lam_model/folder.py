@@ -1,0 +1,220 @@
+"""The model folder: written from base and DeltaNet weights, and checked before it is used.
+
+A plain sentence-transformers folder (see `_LAYOUT`), in the form that releases from 5.2 on read, with the code
+files that `trust_remote_code=True` needs and a manifest of every file's sha256.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import convert, find_base, sha256
+from .files import replacing, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "deltanet.safetensors"
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+CODE = ("configuration_lam.py", "modeling_lam.py", "delta_rule.py", "delta_rule_cpu.py")
+_MODULES = ("Transformer", "Pooling", "Normalize")  # what a base may consist of
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+_NO_LIMIT = 10**9  # tokens: nothing is truncated; transformers would warn of a missing limit
+_GOLDEN_TEXTS = (
+    "A gated delta rule keeps what it has read in a small matrix.",
+    "naïve café — 東京 🙂 ½",
+    "",
+    "The cell divides, and each daughter carries a copy of the whole. " * 60,
+)
+_GOLDEN_TOLERANCE = 1e-4
+
+
+def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None) -> Path:
+    """Join a base and DeltaNet weights into a complete model folder.
+
+    Args:
+        out: the folder to write; it must not exist, or be empty.
+        weights: safetensors file of the DeltaNet layers, as `lam train distill` writes it.
+        base: folder of the BERT sentence encoder that the weights were trained for; all-MiniLM-L6-v2 if None.
+
+    Raises:
+        FileExistsError: `out` has files in it.
+        FileNotFoundError, ValueError: naming the file that is missing or does not fit.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already: name a new folder, or remove it")
+    base = base or find_base()
+    model = convert(base)
+    load_trained(model, weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as beside:
+        beside.mkdir()
+        model.config.auto_map = {
+            "AutoConfig": "configuration_lam.LamConfig",
+            "AutoModel": "modeling_lam.LamModel",
+        }
+        model.save_pretrained(beside)
+        for name in CODE:
+            shutil.copy(Path(__file__).parent / name, beside / name)
+        _write_tokenizer(base, beside)
+        _write_modules(base, beside)
+        files = sorted(p.relative_to(beside).as_posix() for p in beside.rglob("*") if p.is_file())
+        manifest: dict[str, Any] = {
+            "base_sha256": sha256(base / WEIGHTS),
+            "deltanet_sha256": sha256(weights),
+            "sha256": {name: sha256(beside / name) for name in files},
+        }
+        write_json(beside / MANIFEST, manifest)
+        (beside / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+        manifest["golden"] = [[round(x, 6) for x in vector] for vector in _golden_vectors(beside)]
+        write_json(beside / MANIFEST, manifest)
+    return out
+
+
+def load_trained(model: Any, weights: Path) -> None:
+    """Copy trained DeltaNet weights into a converted model.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
+    parameters = {name: p for name, p in model.state_dict().items() if ".delta_net." in name}
+    tensors = read_weights(weights, {name: tuple(p.shape) for name, p in parameters.items()})
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Read a safetensors file that must hold exactly the given tensors, floating and finite.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the file, the tensor and the fault.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: fetch or build the model again")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch or build the model again") from error
+    faults = [f"{name} is missing" for name in shapes.keys() - tensors.keys()]
+    faults += [f"{name} is not LAM's" for name in tensors.keys() - shapes.keys()]
+    for name in shapes.keys() & tensors.keys():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shapes[name]:
+            faults.append(f"{name} is {tuple(tensor.shape)}, not {shapes[name]}")
+        elif not tensor.is_floating_point():
+            faults.append(f"{name} is {tensor.dtype}, not floating point")
+        elif not tensor.isfinite().all():
+            faults.append(f"{name} is not finite")
+    if faults:
+        raise ValueError(f"{path} does not fit: {'; '.join(sorted(faults)[:3])}: fetch or build the model again")
+    return tensors
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Check that a folder is a whole, unaltered LAM, and return its manifest.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "lam":
+        raise ValueError(f"{folder} holds a {config.get('model_type')!r} model, not a LAM: name another folder")
+    manifest = _read_json(folder / MANIFEST)
+    for name, expected in manifest["sha256"].items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing: fetch or build the model again")
+        if sha256(folder / name) != expected:
+            raise ValueError(f"{folder / name} was altered or damaged: fetch or build the model again")
+    return manifest
+
+
+def verify(folder: Path) -> list[str]:
+    """Check everything about a model folder: hashes, keys, shapes, dtypes, finiteness, golden vectors.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
+    import torch
+
+    from .configuration_lam import LamConfig
+    from .modeling_lam import LamModel
+
+    manifest = check(folder)
+    with torch.device("meta"):
+        expected = LamModel(LamConfig(**_read_json(folder / "config.json"))).state_dict()
+    tensors = read_weights(folder / WEIGHTS, {name: tuple(t.shape) for name, t in expected.items()})
+    if wrong := [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]:
+        raise ValueError(f"{folder / WEIGHTS}: {wrong[0]} is {tensors[wrong[0]].dtype}, not float32: build it again")
+    difference = max(
+        abs(a - b)
+        for new, golden in zip(_golden_vectors(folder), manifest["golden"], strict=True)
+        for a, b in zip(new, golden, strict=True)
+    )
+    if not difference <= _GOLDEN_TOLERANCE:  # a NaN fails too
+        raise ValueError(f"{folder}: golden vectors differ by {difference:.1e}, over {_GOLDEN_TOLERANCE}")
+    return [
+        f"{len(manifest['sha256'])} files have the sha256 of the manifest",
+        f"{len(tensors)} tensors are there, of the right shape, float32 and finite",
+        f"{len(manifest['golden'])} golden vectors agree within {difference:.1e}",
+    ]
+
+
+def _golden_vectors(folder: Path) -> list[list[float]]:
+    from .loading import load
+
+    vectors = load(folder, device="cpu").encode(list(_GOLDEN_TEXTS)).tolist()
+    if not all(math.isfinite(x) for vector in vectors for x in vector):
+        raise ValueError(f"{folder} gives vectors that are not finite: build it again")
+    return vectors
+
+
+def _write_tokenizer(base: Path, out: Path) -> None:
+    for name in _TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copy(base / name, out / name)
+    tokenizer = _read_json(base / "tokenizer.json")
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    write_json(out / "tokenizer.json", tokenizer)
+    write_json(
+        out / "tokenizer_config.json", _read_json(base / "tokenizer_config.json") | {"model_max_length": _NO_LIMIT}
+    )
+
+
+def _write_modules(base: Path, out: Path) -> None:
+    modules = _read_json(base / "modules.json")
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    if tuple(kinds) != _MODULES[: len(kinds)] or len(kinds) < 2:
+        raise ValueError(f"{base / 'modules.json'} lists {', '.join(kinds)}: a base is {', '.join(_MODULES)}")
+    for module, kind in zip(modules, kinds, strict=True):
+        module["type"] = f"sentence_transformers.models.{kind}"
+        if kind == "Pooling":
+            (out / module["path"]).mkdir()
+            shutil.copy(base / module["path"] / "config.json", out / module["path"] / "config.json")
+    write_json(out / "modules.json", modules)
+    settings = _read_json(base / "sentence_bert_config.json")
+    write_json(
+        out / "sentence_bert_config.json",
+        {"max_seq_length": None, "do_lower_case": settings.get("do_lower_case", False)},
+    )
+    write_json(out / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {path.parent} is no whole model folder")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): fetch or build the model again") from error

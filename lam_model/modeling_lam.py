@@ -1,0 +1,213 @@
+"""LAM: a BERT sentence encoder whose softmax attention is replaced by gated DeltaNet layers.
+
+Embeddings, feed-forward layers and LayerNorms are the base's own, frozen; each attention is a `GatedDeltaNet`,
+trained. A text is read in blocks of `block_size` tokens: left to right the state is carried through the whole
+text, right to left it starts afresh in each block. So cost grows linearly with the text, memory stays flat, and
+reading a text block by block is the same function as reading it at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput
+
+from .configuration_lam import LamConfig
+from .delta_rule import delta_rule
+
+
+@dataclass
+class LamOutput(ModelOutput):
+    """What `LamModel` returns.
+
+    Args:
+        last_hidden_state: (batch, length, hidden size).
+        state: what has been read so far, (batch, layers, heads, head size, head size), float32.
+        hidden_states: with `output_hidden_states`, the embeddings and each layer's output.
+    """
+
+    last_hidden_state: Tensor | None = None
+    state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class GatedDeltaNet(nn.Module):
+    """Token mixing by the gated delta rule in both directions, in place of softmax attention.
+
+    Yang, Kautz, Hatamizadeh, "Gated Delta Networks" (2024), with the queries, keys and values of the base's
+    attention to start from, and one learned scale a head in place of an output norm.
+    """
+
+    def __init__(self, config: LamConfig):
+        super().__init__()
+        size, heads = config.hidden_size, config.num_attention_heads
+        self.heads = heads
+        # query, key, value, then write strength (beta) and decay for each head and direction
+        self.in_proj = nn.Linear(size, 3 * size + 4 * heads)
+        self.scale = nn.Parameter(torch.ones(heads))
+        self.out_proj = nn.Linear(size, size)
+
+    def forward(self, x: Tensor, mask: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x (batch, length, size), mask (batch, length), state (batch, heads, head size, head size) or None."""
+        size, heads = x.shape[-1], self.heads
+        projected = self.in_proj(x)
+        # The delta rule runs in float32 at least, whatever the dense layers run in.
+        projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        query, key, value, beta, decay = projected.split([size, size, size, 2 * heads, 2 * heads], dim=-1)
+        query, key, value = (y.unflatten(-1, (heads, -1)) for y in (query, key, value))
+        query, key = (F.normalize(F.silu(y), dim=-1) for y in (query, key))
+        mask = mask[..., None].to(projected.dtype)
+        beta = beta.sigmoid() * mask  # a pad writes nothing
+        log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
+        beta, log_decay = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
+        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
+        right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
+        mixed = self.scale[:, None] * (left_to_right + right_to_left)
+        return self.out_proj(mixed.flatten(-2).to(x.dtype)), state
+
+
+class LamEmbeddings(nn.Module):
+    """BERT's embeddings of words and positions; the first token alone has position 0."""
+
+    def __init__(self, config: LamConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.block_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, input_ids: Tensor, first_block: bool) -> Tensor:
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)
+        if not first_block:
+            position = position.clamp(min=1)
+        x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
+        return self.LayerNorm(x + self.position_embeddings(position))
+
+
+class LamLayer(nn.Module):
+    """BERT's layer, with the DeltaNet in the place of self-attention."""
+
+    def __init__(self, config: LamConfig):
+        super().__init__()
+        self.delta_net = GatedDeltaNet(config)
+        self.delta_net_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.act = ACT2FN[config.hidden_act]
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.base_only = config.base_only
+
+    def forward(self, x: Tensor, mask: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.base_only:
+            x = self.delta_net_norm(x)
+        else:
+            mixed, state = self.delta_net(x, mask, state)
+            x = self.delta_net_norm(x + mixed)
+        return self.norm(x + self.down(self.act(self.up(x)))), state
+
+
+class LamModel(PreTrainedModel):
+    """The encoder. Wrap it in sentence-transformers' mean pooling and normalisation for embeddings."""
+
+    config_class = LamConfig
+    base_model_prefix = "lam"
+    main_input_name = "input_ids"
+    _no_split_modules = ("LamLayer",)
+
+    def __init__(self, config: LamConfig):
+        super().__init__(config)
+        self.embeddings = LamEmbeddings(config)
+        self.layers = nn.ModuleList(LamLayer(config) for _ in range(config.num_hidden_layers))
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but weights that are missing, left over, misshapen or not finite are refused.
+
+        Raises:
+            ValueError: naming the tensors.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
+        if bad := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
+            wrong["non_finite"] = bad
+        if wrong:
+            raise ValueError(f"the weights of {args[0] if args else 'this model'} do not fit a LAM: {wrong}")
+        return (model, info) if wants_info else model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, GatedDeltaNet):
+            nn.init.ones_(module.scale)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = value
+
+    def forward_block(
+        self, input_ids: Tensor, attention_mask: Tensor, state: Tensor | None = None, first_block: bool = True
+    ) -> LamOutput:
+        """Read one block.
+
+        Args:
+            input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
+            state: as returned for the block before; None for the first.
+            first_block: whether the text begins here.
+        """
+        x = self.embeddings(input_ids, first_block)
+        hidden_states, states = [x], []
+        for i, layer in enumerate(self.layers):
+            x, layer_state = layer(x, attention_mask, None if state is None else state[:, i])
+            hidden_states.append(x)
+            states.append(layer_state)
+        state = None if self.config.base_only else torch.stack(states, dim=1)
+        return LamOutput(x, state, tuple(hidden_states))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        **kwargs: Any,
+    ) -> LamOutput | tuple[Tensor, ...]:
+        """Read texts of any length, block by block.
+
+        Args:
+            input_ids: (batch, length), padded on the right.
+            attention_mask: (batch, length), 1 for tokens and 0 for pads; all ones if None.
+            output_hidden_states: return the hidden states of the embeddings and of every layer.
+            kwargs: what other encoders take (`token_type_ids`), without effect.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        size, state = self.config.block_size, None
+        last, hidden = [], []
+        for start in range(0, input_ids.shape[1], size):
+            block = slice(start, start + size)
+            output = self.forward_block(input_ids[:, block], attention_mask[:, block], state, start == 0)
+            state = output.state
+            last.append(output.last_hidden_state)
+            if output_hidden_states:
+                hidden.append(output.hidden_states)
+        output = LamOutput(
+            last_hidden_state=torch.cat(last, dim=1),
+            state=state,
+            hidden_states=tuple(torch.cat(x, dim=1) for x in zip(*hidden, strict=True)) or None,
+        )
+        return output if return_dict else output.to_tuple()

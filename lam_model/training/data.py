@@ -1,0 +1,195 @@
+"""Training text: rows of parquet, jsonl or Hub datasets, guarded, shuffled, tokenised as needed, in batches.
+
+The order of the batches is a function of the seed alone, and a position in it is three numbers: so a killed
+run goes on exactly where its checkpoint was written.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+HELD_OUT = 512  # one text of so many is never trained on: it measures
+_CHARS_PER_TOKEN = 6  # more characters than so many a token of one block make a text long
+_POOL_BATCHES = 64  # batches that are tokenised, sorted by length and cut together
+_NOT_TEXT = {"source", "id", "_id", "licence", "license", "url"}
+
+
+def normalise(text: str) -> str:
+    """The form in which a training text is compared with the guard list."""
+    return re.sub(r"\W+", " ", text.lower()).strip()
+
+
+def read_guard(path: Path) -> frozenset[str]:
+    """Evaluation texts that no training text may equal: one normalised text a line, plain or .xz."""
+    data = path.read_bytes()
+    return frozenset((lzma.decompress(data) if path.suffix == ".xz" else data).decode().splitlines())
+
+
+def read_texts(sources: Iterable[str]) -> Dataset:
+    """All string columns of some datasets as rows of (text, column).
+
+    Args:
+        sources: paths of .parquet or .jsonl files, or dataset names on the Hub (their train split).
+    """
+    from datasets import Value, concatenate_datasets, load_dataset
+
+    parts = []
+    for source in sources:
+        suffix = Path(source).suffix
+        if suffix in (".parquet", ".jsonl", ".json"):
+            kind = "parquet" if suffix == ".parquet" else "json"
+            rows = load_dataset(kind, data_files=source, split="train")
+        else:
+            rows = load_dataset(source, split="train")
+        columns = [c for c, f in rows.features.items() if getattr(f, "dtype", "").endswith("string")]
+        columns = [c for c in columns if c not in _NOT_TEXT]
+        if not columns:
+            raise ValueError(f"{source} has no column of text: its columns are {', '.join(rows.column_names)}")
+        for column in columns:
+            part = rows.select_columns([column]).add_column("column", [column] * len(rows))
+            part = part if column == "text" else part.rename_column(column, "text")
+            parts.append(part.cast_column("text", Value("large_string")))
+    return concatenate_datasets(parts)
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a text is kept for measuring: a property of the text alone, the same in every run."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
+
+
+@dataclass
+class Position:
+    """Where a run is in its data: what the next pool starts with, and the next batch of the current one."""
+
+    short: int = 0
+    long: int = 0
+    batch: int = 0
+
+
+@dataclass
+class Batches:
+    """Batches of token ids, endless and reproducible.
+
+    Args:
+        texts: rows with a `text`, as from `read_texts`.
+        tokenizer: a fast tokenizer; texts get its special tokens.
+        block_size: short texts are cut at one block.
+        tokens: the most tokens of a batch, pads counted.
+        long_share: the share of all tokens that come from texts of more than one block.
+        long_tokens: a long text is cut into spans of at most so many tokens.
+        guard: normalised texts to leave out.
+        seed: of the order.
+    """
+
+    texts: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    block_size: int
+    tokens: int = 4096
+    long_share: float = 0.15
+    long_tokens: int = 2048
+    guard: frozenset[str] = frozenset()
+    seed: int = 0
+    position: Position = field(default_factory=Position)
+    guarded: int = 0
+    held_out: int = 0
+
+    def __post_init__(self) -> None:
+        import pyarrow.compute as pc
+
+        chars = pc.utf8_length(self.texts.data.column("text").combine_chunks()).to_numpy()
+        is_long = chars > _CHARS_PER_TOKEN * self.block_size
+        order = np.random.default_rng(self.seed).permutation(len(chars))
+        self._short, self._long = order[~is_long[order]], order[is_long[order]]
+        if not len(self._long):
+            self.long_share = 0.0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (input_ids, attention_mask), each (batch, length)."""
+        while True:
+            short, long = self.position.short, self.position.long
+            wanted = self.tokens * _POOL_BATCHES
+            pool, short = self._take(self._short, short, wanted * (1 - self.long_share), self.block_size)
+            if self.long_share:
+                spans, long = self._take(self._long, long, wanted * self.long_share, self.long_tokens)
+                pool += spans
+            batches = self._cut(pool, np.random.default_rng([self.seed, short, long]))
+            for batch in batches[self.position.batch :]:
+                self.position.batch += 1
+                yield self._pad(batch)
+            self.position = Position(short, long)
+
+    def _take(self, order: np.ndarray, start: int, wanted: float, cut: int) -> tuple[list[list[int]], int]:
+        taken: list[list[int]] = []
+        total = 0
+        while total < wanted:
+            rows = order.take(range(start, start + 64), mode="wrap")
+            start += len(rows)
+            texts = [t for t in self.texts[rows]["text"] if self._usable(t)]
+            for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
+                spans = [ids[i : i + cut - 2] for i in range(0, len(ids), cut - 2)]
+                if cut == self.block_size:
+                    spans = spans[:1]
+                elif len(spans) > 1 and len(spans[-1]) < self.block_size:
+                    spans.pop()
+                for span in spans:
+                    taken.append([self.tokenizer.cls_token_id, *span, self.tokenizer.sep_token_id])
+                    total += len(taken[-1])
+        return taken, start
+
+    def _usable(self, text: str | None) -> bool:
+        if not text or not text.strip():
+            return False
+        if is_held_out(text):
+            self.held_out += 1
+            return False
+        if self.guard and normalise(text) in self.guard:
+            self.guarded += 1
+            return False
+        return True
+
+    def _cut(self, pool: list[list[int]], rng: np.random.Generator) -> list[list[list[int]]]:
+        pool.sort(key=len)
+        batches: list[list[list[int]]] = [[]]
+        for ids in pool:
+            # The new text is the longest: the batch would be padded to its length.
+            if batches[-1] and len(ids) * (len(batches[-1]) + 1) > self.tokens:
+                batches.append([])
+            batches[-1].append(ids)
+        rng.shuffle(batches)
+        return batches
+
+    def _pad(self, batch: list[list[int]]) -> tuple[Tensor, Tensor]:
+        rows = [torch.tensor(ids) for ids in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def held_out_texts(texts: Dataset, guard: frozenset[str], count: int, long_chars: int | None = None) -> list[str]:
+    """Texts that are never trained on, evenly from all columns (queries and documents), in the files' order.
+
+    Args:
+        long_chars: only texts of at least so many characters.
+    """
+    frame = texts.to_pandas()
+    frame = frame[frame["text"].map(lambda t: bool(t and t.strip()) and is_held_out(t))]
+    if long_chars:
+        frame = frame[frame["text"].str.len() >= long_chars]
+    frame = frame[~frame["text"].map(normalise).isin(guard)].drop_duplicates("text")
+    # One of each column in turn, as long as there are any.
+    turn = frame.groupby("column").cumcount()
+    return frame.loc[turn.sort_values(kind="stable").index, "text"].tolist()[:count]
