@@ -179,14 +179,14 @@ def _add_compare(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="holds the tasks' data: mteb/scifact, ...")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="JSON of all figures; what it holds of these weights is kept"
+        "-o", "--output", type=Path, metavar="FILE", help="JSON of all figures; what it holds already is not measured again"
     )
     _add_model_options(parser)
     parser.set_defaults(run=_compare)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from .compare import compare_tasks, compare_texts, load_base, table
+    from .compare import compare_tasks, compare_texts, load_base, table, without_lam
     from .encode import read
     from .files import write_json
     from .provenance import provenance
@@ -203,6 +203,7 @@ def _compare(args: argparse.Namespace) -> None:
     figures: dict[str, Any] = {"deltanet_sha256": lam.manifest["deltanet_sha256"], "scores": {}}
     if args.output and args.output.is_file():
         earlier = json.loads(args.output.read_text(encoding="utf-8"))
+        figures["scores"] = without_lam(earlier["scores"])
         if earlier["deltanet_sha256"] == figures["deltanet_sha256"]:
             figures = earlier
     output = args.output and args.output.resolve()

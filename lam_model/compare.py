@@ -117,16 +117,20 @@ def compare_tasks(
         base, lam = load_base(), load()
         cut = base.max_seq_length
         score(f"MiniLM, {cut} tokens", base, chosen)
-        with limited(lam, cut):
-            score(f"LAM, {cut} tokens", lam, chosen)
-        score("LAM, whole texts", lam, retrieval)
         with limited(base, _BASE_MOST):
             score(f"MiniLM, {_BASE_MOST} tokens", base, retrieval)
-        with limited(lam, cut):
-            score("LAM's queries on MiniLM's documents", _mixed(lam, base), retrieval)
         with limited(load(base_only=True), cut) as base_only:
             score("base-only (no DeltaNet layers)", base_only, chosen)
+        with limited(lam, cut):
+            score(f"LAM, {cut} tokens", lam, chosen)
+            score("LAM's queries on MiniLM's documents", _mixed(lam, base), retrieval)
+        score("LAM, whole texts", lam, retrieval)
     return scores
+
+
+def without_lam(scores: Scores) -> Scores:
+    """The rows that are the same whatever the DeltaNet weights."""
+    return {row: by_task for row, by_task in scores.items() if not row.startswith("LAM")}
 
 
 def _mixed(queries: SentenceTransformer, documents: SentenceTransformer) -> Any:

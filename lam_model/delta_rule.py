@@ -82,12 +82,17 @@ def chunked_delta_rule(
 def fla_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """flash-linear-attention's Triton kernel (CUDA only; ``pip install flash-linear-attention``)."""
+    """flash-linear-attention's Triton kernel (CUDA only; ``pip install flash-linear-attention``).
+
+    It takes no float32 tokens: they are rounded to bfloat16, while the decay and the state stay in float32.
+    """
     if reverse:
         return _flipped(fla_delta_rule, query, key, value, beta, log_decay, state)
-    return chunk_gated_delta_rule(
-        query, key, value, g=log_decay, beta=beta, scale=1.0, initial_state=state, output_final_state=True
+    q, k, v, b = (x.bfloat16() for x in (query, key, value, beta))
+    output, state = chunk_gated_delta_rule(
+        q, k, v, g=log_decay, beta=b, scale=1.0, initial_state=state, output_final_state=True
     )
+    return output.to(query.dtype), state
 
 
 def cpu_delta_rule(
@@ -133,7 +138,9 @@ def delta_rule(
     """
     if state is None:
         state = query.new_zeros(query.shape[0], query.shape[2], query.shape[3], value.shape[3])
-    return BACKENDS[backend or _fastest(query)](query, key, value, beta, log_decay, state, reverse)
+    rule = BACKENDS[backend or _fastest(query)]
+    with torch.autocast(query.device.type, enabled=False):  # its products keep the precision that they are given in
+        return rule(query, key, value, beta, log_decay, state, reverse)
 
 
 def _flipped(rule: Callable[..., tuple[Tensor, Tensor]], query: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,59 @@
+"""Write the figures of this folder into README.md, between its markers: `python results/tables.py`.
+
+With `--check`, only say (exit code 1) whether README.md is behind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from lam_model.compare import table
+
+RESULTS = Path(__file__).parent
+README = RESULTS.parent / "README.md"
+
+
+def blocks() -> dict[str, str]:
+    """The generated parts of README.md by the names of their markers."""
+    compare = read("compare.json")
+    held_out, scores = compare["held_out"], compare["scores"]
+    whole, minilm = scores["LAM, whole texts"]["SciFact"], scores["MiniLM, 256 tokens"]["SciFact"]
+    run = read("distill/run.json")
+    final = run["final"]
+    return {
+        "headline": f"**SciFact nDCG@10 {whole:.2f}**, reading whole texts "
+        f"(all-MiniLM-L6-v2, which cuts them at 256 tokens: {minilm:.2f}).",
+        "scores": table(scores)
+        + f"\n\nMean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
+        f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
+        f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        "training": f"{run['steps']} steps, {run['seconds'] / 60:.0f} minutes of training on {run['threads']} CPU "
+        f"threads ({run['dtype']}); held-out documents of 1k to 8k tokens have a cosine of {final['long_cosine']:.4f} "
+        f"to the mean of MiniLM's vectors over pieces. Texts left out by the guard list: {run['guarded']}.",
+    }
+
+
+def read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def filled(text: str) -> str:
+    """README.md's text with all generated parts as they should be."""
+    for name, block in blocks().items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, count = pattern.subn(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
+        if count != 1:
+            raise ValueError(f"{README} has {count} places for `{name}`: it needs one")
+    return text
+
+
+if __name__ == "__main__":
+    before = README.read_text(encoding="utf-8")
+    after = filled(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit(before != after)
+    README.write_text(after, encoding="utf-8")

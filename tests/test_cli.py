@@ -1,0 +1,232 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lam_model
+from lam_model import cli
+
+
+class Fake:
+    """Stands in for a model: the vector of a text is made of its first letters."""
+
+    max_seq_length = 8
+
+    def encode(self, texts, batch_size=32, show_progress_bar=None):
+        vectors = np.array([[text[:3].count(letter) for letter in "abc"] for text in texts], np.float32) + 1e-3
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def modules(self):
+        return []
+
+    def state_dict(self):
+        return {}
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The keyword arguments of every call of `load`, which gives a fake model."""
+    calls = []
+
+    def load(path_or_repo=None, **options):
+        calls.append({"model": path_or_repo, **options})
+        return Fake()
+
+    monkeypatch.setattr(lam_model, "load", load, raising=False)
+    return calls
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    rows = [{"_id": "1", "title": "aaa", "text": "of a\nand   more"}, {"_id": "2", "text": "bbb"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def fails(capsys, *argv):
+    """The one sentence on stderr of a command that must fail with code 2."""
+    assert cli.main([str(arg) for arg in argv]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lam: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_help_and_version_are_there_without_torch():
+    code = (
+        "import sys; from lam_model.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    for option, expected in (("--help", "encode"), ("--version", lam_model.__version__)):
+        out = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True).stdout
+        assert expected in out
+        assert out.endswith("[]\n")
+
+
+def test_texts_become_jsonl_on_stdout(loaded, capfdbinary):
+    assert cli.main(["encode", "aaa", ""]) == 0
+    rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [row["id"] for row in rows] == ["0", "1"]
+    np.testing.assert_allclose(rows[0]["embedding"], Fake().encode(["aaa"])[0])
+    assert loaded == [{"model": None, "revision": None, "device": None, "dtype": None, "base_only": False}]
+
+
+def test_model_options_are_handed_on(loaded, capfdbinary):
+    options = ["--model", "org/lam", "--revision", "v1", "--device", "cpu", "--dtype", "bfloat16", "--base-only"]
+    assert cli.main(["encode", "a", *options]) == 0
+    assert loaded == [{"model": "org/lam", "revision": "v1", "device": "cpu", "dtype": "bfloat16", "base_only": True}]
+
+
+def test_texts_and_files_follow_one_another(loaded, corpus, tmp_path):
+    (tmp_path / "lines.txt").write_text("c\n\nb\n")
+    output = tmp_path / "v.npy"
+    assert cli.main(["encode", "a", "-f", f"{tmp_path}/lines.txt", "--file", str(corpus), "-o", str(output)]) == 0
+    expected = Fake().encode(["a", "c", "", "b", "aaa of a\nand   more", "bbb"])
+    np.testing.assert_array_equal(np.load(output), expected)
+
+
+def test_stdin_is_read_when_nothing_else_is_given(loaded, tmp_path, monkeypatch):
+    (tmp_path / "in").write_text("a\n\nb\n")
+    with open(tmp_path / "in") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert cli.main(["encode", "--output", str(tmp_path / "v.npy")]) == 0
+    assert np.load(tmp_path / "v.npy").shape == (3, 3)
+
+
+def test_encode_refuses_before_the_model_is_loaded(loaded, corpus, tmp_path, capsys):
+    assert "does not exist" in fails(capsys, "encode", "--file", tmp_path / "no.txt")
+    assert "cannot read" in fails(capsys, "encode", "--file", tmp_path / "a.pdf")
+    assert "cannot write" in fails(capsys, "encode", "a", "--output", tmp_path / "a.csv")
+    assert "would be replaced" in fails(capsys, "encode", "--file", corpus, "--output", corpus)
+    assert not loaded
+
+
+def test_search_prints_ranks_scores_and_titles(loaded, corpus, capsys):
+    assert cli.main(["search", str(corpus), "a", "b", "--top-k", "1"]) == 0
+    assert capsys.readouterr().out == (
+        "a\n   1  1.000  aaa\n             of a and more\n\nb\n   1  1.000  2\n             bbb\n\n"
+    )
+    assert corpus.with_name("corpus.jsonl.lam.npz").exists()
+
+
+def test_search_without_cache_keeps_nothing(loaded, corpus):
+    assert cli.main(["search", str(corpus), "a", "--no-cache"]) == 0
+    assert not corpus.with_name("corpus.jsonl.lam.npz").exists()
+
+
+def test_search_refuses_before_the_model_is_loaded(loaded, corpus, tmp_path, capsys):
+    assert "does not exist" in fails(capsys, "search", tmp_path / "no.jsonl", "a")
+    corpus.write_text('{"text": "x"}\noops\n')
+    assert "corpus.jsonl, line 2" in fails(capsys, "search", corpus, "a")
+    corpus.write_text("")
+    assert "holds no documents" in fails(capsys, "search", corpus, "a")
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("a file\n  is damaged"), "a file is damaged"),
+        (TypeError("the item at index 1 is int"), "the item at index 1 is int"),
+        (FileNotFoundError("org/lam is not to be had"), "org/lam is not to be had"),
+        (OSError(28, "No space left on device", "v.npy"), "v.npy: No space left on device"),
+        (ModuleNotFoundError("this needs x: pip install x"), "this needs x: pip install x"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(monkeypatch, capsys, error, sentence):
+    def load(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(lam_model, "load", load, raising=False)
+    assert fails(capsys, "encode", "a") == f"lam: error: {sentence}\n"
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch, capsys):
+    def load(*args, **kwargs):
+        raise RuntimeError("Expected one of cpu, cuda\nmore")
+
+    monkeypatch.setattr(lam_model, "load", load, raising=False)
+    assert "device moon cannot be used: Expected one of cpu, cuda\n" in fails(capsys, "encode", "a", "--device", "moon")
+    with pytest.raises(RuntimeError):  # anything else is a mistake of ours, to be seen whole
+        cli.main(["encode", "a"])
+
+
+@pytest.mark.parametrize("argv", [[], ["encode", "--batch-size", "0"], ["search", "c.jsonl"], ["fly"]])
+def test_a_bad_command_line_shows_the_usage(capsys, argv):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(argv)
+    assert exit.value.code == 2
+    assert "usage: lam" in capsys.readouterr().err
+
+
+def test_interrupting_is_quiet(monkeypatch, capsys):
+    def load(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lam_model, "load", load, raising=False)
+    assert cli.main(["encode", "a"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_who_leaves_is_no_error():
+    code = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "import lam_model, test_cli\n"
+        "lam_model.load = lambda *args, **kwargs: test_cli.Fake()\n"
+        "from lam_model.cli import main; sys.exit(main(['encode', *'a' * 5000]))"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141
+
+
+def test_build_then_verify(tmp_path, capsys):
+    assert cli.main(["build", str(tmp_path / "lam")]) == 0
+    assert cli.main(["verify", str(tmp_path / "lam")]) == 0
+    assert capsys.readouterr().out.count("golden vectors agree") == 2
+    (tmp_path / "lam" / "vocab.txt").write_text("x")
+    assert "vocab.txt was altered or damaged" in fails(capsys, "verify", tmp_path / "lam")
+    assert "is there already" in fails(capsys, "build", tmp_path / "lam")
+
+
+def test_distil_then_build_with_another_base(tiny_base, tmp_path, capsys):
+    rows = [{"text": f"ba de fi {i} " * (1 + i % 40)} for i in range(300)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = ["--stage1-tokens", "600", "--stage2-tokens", "600", "--batch-tokens", "128", "--long-tokens", "128"]
+    argv = ["train", "distill", tmp_path / "run", "--data", tmp_path / "data.jsonl", "--teacher", tiny_base, *recipe]
+    assert cli.main([str(arg) for arg in argv]) == 0
+    weights = tmp_path / "run" / "deltanet.safetensors"
+    assert "cosine" in capsys.readouterr().out
+    argv = ["build", tmp_path / "lam", "--weights", weights, "--base", tiny_base]
+    assert cli.main([str(arg) for arg in argv]) == 0
+    summary = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert summary["recipe"]["stage2_tokens"] == 600
+    assert len(summary["data_sha256"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["train", "distill", "run", "--data", "nowhere.parquet"], "nowhere.parquet"),
+        (["train", "distill", "run", "--data", "d.jsonl", "--guard", "nowhere.txt"], "nowhere.txt"),
+        (["compare"], "nothing to compare"),
+        (["verify", "nowhere"], "config.json is missing"),
+    ],
+)
+def test_the_other_commands_refuse_in_a_sentence(argv, sentence, capsys):
+    assert sentence in fails(capsys, *argv)
+
+
+def test_compare_prints_cosine_and_speed_and_keeps_them(tmp_path, capsys):
+    output = tmp_path / "figures.json"
+    assert cli.main(["compare", "a cat sleeps", "stocks fell", "-o", str(output)]) == 0
+    assert "cosine" in capsys.readouterr().out
+    assert json.loads(output.read_text())["texts"]["texts"] == 2

@@ -1,0 +1,155 @@
+"""`load`: what it takes, what it refuses, and vectors that are the same in any company."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from sentence_transformers import SentenceTransformer
+
+import lam_model
+from lam_model import folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return folder.build(tmp_path_factory.mktemp("built") / "lam")
+
+
+@pytest.fixture(scope="module")
+def lam(built):
+    return lam_model.load(built, device="cpu")
+
+
+ODD_TEXTS = {
+    "empty": "",
+    "white space": " \t\n ",
+    "control characters": "\x00\x01\x07\x1b",
+    "lone surrogate": "a \ud800 b",
+    "emoji": "👩‍👩‍👧 🙂",
+    "no space": "x" * 1_000_000,
+    "right to left": "\u202eשלום עולם مرحبا",
+}
+
+
+@pytest.mark.parametrize("name", ODD_TEXTS)
+def test_odd_texts_give_the_same_unit_vector_in_any_batch(lam, name):
+    alone = lam.encode(ODD_TEXTS[name])
+    assert np.isfinite(alone).all()
+    assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-5)
+    batch = lam.encode(["an ordinary sentence", ODD_TEXTS[name], "word " * 700], batch_size=3)
+    np.testing.assert_allclose(batch[1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (None, "not NoneType"),
+        (b"bytes", "not bytes"),
+        (3, "not int"),
+        ({"text": "a"}, "not dict"),
+        (["a", None], "index 1 is NoneType"),
+        (["a", b"b"], "index 1 is bytes"),
+        ([["a", "b"]], "index 0 is list"),
+        (["a", "b", 1.5], "index 2 is float"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_index(lam, texts, message):
+    with pytest.raises(TypeError, match=message):
+        lam.encode(texts)
+
+
+def test_one_text_gives_a_vector_and_a_list_gives_rows(lam):
+    assert lam.encode("a").shape == (384,)
+    assert lam.encode(["a"]).shape == (1, 384)
+    assert lam.encode(np.array(["a", "b"])).shape == (2, 384)
+    assert isinstance(lam.encode("a", convert_to_tensor=True), torch.Tensor)
+
+
+def test_queries_and_documents_are_checked_too(lam):
+    with pytest.raises(TypeError, match="index 0 is NoneType"):
+        lam.encode_query([None])
+    np.testing.assert_allclose(lam.encode_document(["a"]), lam.encode(["a"]), atol=1e-6)
+
+
+def test_nothing_is_truncated_unless_a_limit_is_set(built):
+    model = lam_model.load(built, device="cpu")
+    text, longer = "word " * 600, "word " * 600 + "another end"
+    assert model.encode(text) @ model.encode(longer) < 0.9999
+    model.max_seq_length = 256
+    np.testing.assert_allclose(model.encode(text), model.encode(longer), atol=1e-6)
+
+
+def test_the_vectors_agree_with_the_base(lam, base):
+    texts = ["Vitamin D and bone density in older adults", "How do I renew a passport?"]
+    minilm = SentenceTransformer(str(base), device="cpu").encode(texts)
+    assert ((lam.encode(texts) * minilm).sum(axis=1) > 0.93).all()
+
+
+def test_base_only_differs(lam, built):
+    base_only = lam_model.load(built, device="cpu", base_only=True)
+    assert lam.encode("a short text") @ base_only.encode("a short text") < 0.9
+
+
+def test_bfloat16_is_close(lam, built):
+    model = lam_model.load(built, device="cpu", dtype="bfloat16")
+    assert next(model.parameters()).dtype == torch.bfloat16
+    vector = model.encode("a short text", convert_to_tensor=True).float().numpy()
+    assert vector @ lam.encode("a short text") > 0.99
+
+
+def test_packaged_weights_are_built_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    lam_model.load(device="cpu")
+    built = next((tmp_path / "lam").iterdir())
+    before = (built / folder.WEIGHTS).stat().st_mtime_ns
+    lam_model.load(device="cpu")
+    assert (built / folder.WEIGHTS).stat().st_mtime_ns == before
+    (built / folder.WEIGHTS).write_bytes(b"damaged")
+    assert np.isfinite(lam_model.load(device="cpu").encode("a")).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"path_or_repo": "no-such-folder"}, FileNotFoundError, "neither a folder nor a name on the Hub"),
+        ({"path_or_repo": "org/no-such-model"}, FileNotFoundError, "org/no-such-model is neither"),
+        ({"path_or_repo": "org/lam", "revision": "nope"}, FileNotFoundError, "org/lam at revision nope"),
+        ({"dtype": "int3"}, ValueError, "dtype is 'int3'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        lam_model.load(**arguments)
+
+
+def test_a_revision_of_a_local_folder_is_refused(built):
+    with pytest.raises(ValueError, match="leave it out"):
+        lam_model.load(built, revision="main")
+
+
+def test_a_damaged_folder_is_refused(built, tmp_path):
+    copy = shutil.copytree(built, tmp_path / "lam")
+    with open(copy / folder.WEIGHTS, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\xff\xff")
+    with pytest.raises(ValueError, match=r"model\.safetensors was altered or damaged"):
+        lam_model.load(copy)
+
+
+@pytest.mark.parametrize("first", ["lam_model", "sentence_transformers"])
+def test_importing_the_package_is_enough_for_sentence_transformers(built, first):
+    second = {"lam_model": "sentence_transformers", "sentence_transformers": "lam_model"}[first]
+    code = f"import {first}, {second}, sys; print(sentence_transformers.SentenceTransformer(sys.argv[1])[0].auto_model)"
+    result = subprocess.run([sys.executable, "-c", code, str(built)], capture_output=True, text=True, timeout=120)
+    assert "LamModel" in result.stdout, result.stderr
+
+
+def test_importing_the_package_imports_neither_torch_nor_transformers():
+    code = "import lam_model, sys; assert not {'torch', 'transformers', 'numba'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

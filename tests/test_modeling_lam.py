@@ -1,0 +1,287 @@
+"""The model: what a vector may depend on, long texts block by block, weights that do not fit."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import BLOCK
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModel
+
+from lam_model.configuration_lam import LamConfig
+from lam_model.delta_rule import delta_rule
+from lam_model.modeling_lam import LamModel
+from lam_model.training.distill import trained
+
+VOCAB = 90
+
+
+def token_ids(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random tokens, none of them special."""
+    return torch.randint(5, VOCAB, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def vectors(model: LamModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the mask, unit length: what pooling and normalising make of the hidden states."""
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return F.normalize((hidden * mask[..., None]).sum(1), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def minilm_sized(lively_gates) -> LamModel:
+    """MiniLM's sizes with random weights and a small vocabulary."""
+    torch.manual_seed(0)
+    return lively_gates(LamModel(LamConfig(vocab_size=VOCAB)))
+
+
+@torch.no_grad()
+def readable_forward(model: LamModel, ids: torch.Tensor) -> list[torch.Tensor]:
+    """All hidden states of one text read at once: left to right in one go, right to left block by block."""
+    config, embeddings = model.config, model.embeddings
+    size, heads, block = config.hidden_size, config.num_attention_heads, config.block_size
+    position = torch.tensor([0] + [max(t % block, 1) for t in range(1, ids.shape[1])])
+    x = embeddings.word_embeddings.weight[ids] + embeddings.token_type_embeddings.weight[0]
+    x = embeddings.LayerNorm(x + embeddings.position_embeddings.weight[position])
+    states = [x]
+    for layer in model.layers:
+        net = layer.delta_net
+        q, k, v, gates = net.in_proj(x).split([size, size, size, 4 * heads], dim=-1)
+        q, k, v = (y.unflatten(-1, (heads, size // heads)) for y in (q, k, v))
+        q, k = (F.silu(y) / F.silu(y).norm(dim=-1, keepdim=True) for y in (q, k))
+        write_right, write_left, keep_right, keep_left = gates.sigmoid().chunk(4, dim=-1)
+        rightwards, _ = delta_rule(q, k, v, write_right, keep_right.log(), backend="naive")
+        leftwards = [
+            delta_rule(*part, reverse=True, backend="naive")[0]
+            for part in zip(*(y.split(block, dim=1) for y in (q, k, v, write_left, keep_left.log())), strict=True)
+        ]
+        mixed = (rightwards + torch.cat(leftwards, dim=1)) * net.scale[:, None]
+        x = layer.delta_net_norm(x + net.out_proj(mixed.flatten(-2)))
+        x = layer.norm(x + layer.down(F.gelu(layer.up(x))))
+        states.append(x)
+    return states
+
+
+@pytest.mark.parametrize("length", [1, 2, BLOCK, BLOCK + 1, 2 * BLOCK + 22])
+def test_forward_is_what_a_readable_one_gives_for_the_whole_text_at_once(tiny_lam, length):
+    ids = token_ids(1, length)
+    with torch.no_grad():
+        output = tiny_lam(input_ids=ids, output_hidden_states=True)
+    assert len(output.hidden_states) == tiny_lam.config.num_hidden_layers + 1
+    for found, wanted in zip(output.hidden_states, readable_forward(tiny_lam, ids), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+
+
+@pytest.mark.parametrize("length", [513, 1500, 5000])
+@torch.no_grad()
+def test_block_by_block_with_carried_state_equals_at_once(minilm_sized, length):
+    ids = token_ids(1, length)
+    at_once, state, total = minilm_sized(input_ids=ids), None, 0
+    for start in range(0, length, 512):
+        block = ids[:, start : start + 512]
+        output = minilm_sized.forward_block(block, torch.ones_like(block), state, first_block=start == 0)
+        state = output.state
+        total = total + output.last_hidden_state.sum(1)
+    torch.testing.assert_close(total / length, at_once.last_hidden_state.mean(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.last_hidden_state, at_once.last_hidden_state[:, start:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(state, at_once.state, rtol=0, atol=1e-5)
+    assert state.shape == (1, 6, 12, 32, 32)
+    assert state.dtype == torch.float32
+    forgetful = minilm_sized.forward_block(block, torch.ones_like(block), None, first_block=False)
+    assert (forgetful.last_hidden_state - output.last_hidden_state).abs().max() > 1e-3  # the state matters here
+
+
+@pytest.mark.parametrize("pad", [0, 7])
+@torch.no_grad()
+def test_padding_and_company_do_not_change_a_vector(tiny_lam, pad):
+    """Texts of one to three blocks, alone and in one batch, whatever stands at the pads."""
+    lengths = [1, 3, BLOCK - 1, BLOCK, BLOCK + 1, 150]
+    ids = token_ids(len(lengths), 150 + 20)
+    mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
+    together = vectors(tiny_lam, ids.masked_fill(mask == 0, pad), mask)
+    for i, length in enumerate(lengths):
+        alone = vectors(tiny_lam, ids[i : i + 1, :length], mask[i : i + 1, :length])
+        torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-5)
+    assert (together[4] - together[5]).abs().max() > 0.01  # and vectors do differ from text to text
+
+
+@torch.no_grad()
+def test_padding_does_not_change_the_state(tiny_lam):
+    ids = token_ids(1, 100)
+    mask = torch.ones_like(ids)
+    padded = tiny_lam(input_ids=F.pad(ids, (0, 70)), attention_mask=F.pad(mask, (0, 70)))
+    torch.testing.assert_close(padded.state, tiny_lam(input_ids=ids).state, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_no_mask_means_no_pads(tiny_lam):
+    ids = token_ids(2, 70)
+    with_mask = tiny_lam(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    assert torch.equal(tiny_lam(input_ids=ids).last_hidden_state, with_mask)
+
+
+def change_at(model: LamModel, ids: torch.Tensor, where: int) -> torch.Tensor:
+    """How much each token's hidden state changes when another token does, (length)."""
+    other = ids.clone()
+    other[0, where] = 5 + (other[0, where] - 4) % (VOCAB - 5)
+    with torch.no_grad():
+        before, after = (model(input_ids=x).last_hidden_state for x in (ids, other))
+    return (before - after).abs().amax(-1)[0]
+
+
+def test_a_token_sees_all_others_of_its_block(tiny_lam):
+    assert (change_at(tiny_lam, token_ids(1, BLOCK), BLOCK - 1) > 1e-6).all()
+    assert (change_at(tiny_lam, token_ids(1, BLOCK), 0) > 1e-6).all()
+
+
+def test_a_later_block_does_not_change_an_earlier_one(tiny_lam):
+    change = change_at(tiny_lam, token_ids(1, 2 * BLOCK), BLOCK)
+    assert (change[:BLOCK] == 0).all()
+    assert (change[BLOCK:] > 1e-6).all()
+
+
+def test_an_earlier_block_changes_a_later_one(tiny_lam):
+    assert (change_at(tiny_lam, token_ids(1, 2 * BLOCK), BLOCK - 1)[BLOCK:] > 1e-6).all()
+
+
+@torch.no_grad()
+def test_only_the_first_token_of_a_text_has_position_0(tiny_lam):
+    seen = []
+    tiny_lam.embeddings.position_embeddings.register_forward_hook(lambda _, args, __: seen.append(args[0].flatten()))
+    tiny_lam(input_ids=token_ids(1, 3 * BLOCK + 5))
+    wanted = [0] + [max(t % BLOCK, 1) for t in range(1, 3 * BLOCK + 5)]
+    assert torch.cat(seen).tolist() == wanted
+
+
+@torch.no_grad()
+def test_base_only_equals_the_base_with_its_attention_output_set_to_zero(tiny_base, tiny_lam):
+    bert = AutoModel.from_pretrained(tiny_base)
+    for layer in bert.encoder.layer:
+        layer.attention.output.dense.register_forward_hook(lambda _, __, output: torch.zeros_like(output))
+    config = copy.deepcopy(tiny_lam.config)
+    config.base_only = True
+    model = LamModel(config).eval()
+    model.load_state_dict(tiny_lam.state_dict())
+    ids = token_ids(3, BLOCK)
+    found = model(input_ids=ids, output_hidden_states=True)
+    wanted = bert(input_ids=ids, output_hidden_states=True).hidden_states
+    assert found.state is None
+    for x, y in zip(found.hidden_states, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-5)
+    assert (tiny_lam(input_ids=ids).last_hidden_state - wanted[-1]).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_base_only_reads_texts_of_several_blocks(tiny_lam):
+    config = copy.deepcopy(tiny_lam.config)
+    config.base_only = True
+    ids = token_ids(1, 2 * BLOCK + 1)
+    assert LamModel(config)(input_ids=ids).last_hidden_state.shape == (1, 2 * BLOCK + 1, config.hidden_size)
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return result
+
+
+@torch.no_grad()
+def test_memory_does_not_grow_with_the_square_of_the_length(tiny_lam):
+    largest = {}
+    for length in (1024, 4096):
+        with LargestTensor() as mode:
+            tiny_lam(input_ids=token_ids(1, length))
+        largest[length] = mode.elements
+    assert largest[1024] >= 1024 * tiny_lam.config.hidden_size  # the last hidden states themselves
+    assert largest[4096] <= 4 * largest[1024]
+
+
+def test_gradient_flows_to_every_trained_parameter(tiny_lam):
+    output = tiny_lam(input_ids=token_ids(2, 100)).last_hidden_state
+    (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    parameters = trained(tiny_lam)
+    assert len(parameters) == 5 * tiny_lam.config.num_hidden_layers
+    for name, parameter in parameters.items():
+        assert parameter.grad.isfinite().all(), name
+        rows = parameter.grad.flatten(1) if parameter.ndim > 1 else parameter.grad[:, None]
+        assert (rows.abs().amax(1) > 0).all(), name  # each query, key, value, write strength and decay
+
+
+@torch.no_grad()
+def test_bfloat16_model_gives_finite_vectors_near_those_in_float32(tiny_lam):
+    ids, mask = token_ids(2, 150), torch.ones(2, 150, dtype=torch.long)
+    wanted = vectors(tiny_lam, ids, mask)
+    output = tiny_lam.to(torch.bfloat16)(input_ids=ids, attention_mask=mask)
+    assert output.last_hidden_state.dtype == torch.bfloat16
+    assert output.state.dtype == torch.float32
+    found = vectors(tiny_lam, ids, mask).float()
+    assert found.isfinite().all()
+    assert (F.cosine_similarity(found, wanted) > 0.98).all()
+
+
+@torch.no_grad()
+def test_without_return_dict_a_tuple_with_the_hidden_states_first(tiny_lam):
+    ids = token_ids(1, 70)
+    last, state = tiny_lam(input_ids=ids, return_dict=False, token_type_ids=torch.zeros_like(ids))
+    assert torch.equal(last, tiny_lam(input_ids=ids).last_hidden_state)
+    assert state.shape == (1, 3, 4, 12, 12)
+
+
+@torch.no_grad()
+def test_saved_and_loaded_model_is_exactly_the_same(tiny_lam, tmp_path):
+    tiny_lam.save_pretrained(tmp_path)
+    for loaded in (LamModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        assert isinstance(loaded, LamModel)
+        assert loaded.state_dict().keys() == tiny_lam.state_dict().keys()
+        for name, weight in tiny_lam.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], weight), name
+        ids = token_ids(2, 100)
+        assert torch.equal(loaded(input_ids=ids).last_hidden_state, tiny_lam(input_ids=ids).last_hidden_state)
+
+
+def test_loading_info_is_returned_where_it_is_asked_for(tiny_lam, tmp_path):
+    tiny_lam.save_pretrained(tmp_path)
+    model, info = LamModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(model, LamModel)
+    assert not any(info.values())
+
+
+WRITE_STRENGTH = "layers.1.delta_net.in_proj.weight"
+FROZEN = "layers.2.up.bias"
+
+
+@pytest.mark.parametrize("name", [WRITE_STRENGTH, FROZEN])
+@pytest.mark.parametrize("fault", ["missing", "left over", "misshapen", "nan", "infinite"])
+def test_weights_that_do_not_fit_are_refused_by_name(tiny_lam, tmp_path, name, fault):
+    tiny_lam.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weight = weights.pop(name)
+    if fault == "left over":
+        weights[name], weights[name := "layers.7." + name] = weight, weight.clone()
+    elif fault == "misshapen":
+        weights[name] = weight[:-1].clone()
+    elif fault != "missing":
+        weights[name] = weight.clone()
+        weights[name].view(-1)[3] = math.nan if fault == "nan" else math.inf
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        LamModel.from_pretrained(tmp_path)
+
+
+def test_weights_of_the_base_are_refused(tiny_base):
+    with pytest.raises(ValueError, match="do not fit"):
+        LamModel.from_pretrained(tiny_base, config=LamConfig.from_base(AutoConfig.from_pretrained(tiny_base)))
