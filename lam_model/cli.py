@@ -179,7 +179,11 @@ def _add_compare(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="holds the tasks' data: mteb/scifact, ...")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="JSON of all figures; what it holds already is not measured again"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="JSON of the figures; those in it are not measured again",
     )
     _add_model_options(parser)
     parser.set_defaults(run=_compare)

@@ -117,14 +117,15 @@ def compare_tasks(
         base, lam = load_base(), load()
         cut = base.max_seq_length
         score(f"MiniLM, {cut} tokens", base, chosen)
-        with limited(base, _BASE_MOST):
-            score(f"MiniLM, {_BASE_MOST} tokens", base, retrieval)
-        with limited(load(base_only=True), cut) as base_only:
-            score("base-only (no DeltaNet layers)", base_only, chosen)
         with limited(lam, cut):
             score(f"LAM, {cut} tokens", lam, chosen)
-            score("LAM's queries on MiniLM's documents", _mixed(lam, base), retrieval)
         score("LAM, whole texts", lam, retrieval)
+        with limited(lam, cut):
+            score("LAM's queries on MiniLM's documents", _mixed(lam, base), retrieval)
+        with limited(load(base_only=True), cut) as base_only:
+            score("base-only (no DeltaNet layers)", base_only, chosen)
+        with limited(base, _BASE_MOST):
+            score(f"MiniLM, {_BASE_MOST} tokens", base, retrieval)
     return scores
 
 

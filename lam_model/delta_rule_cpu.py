@@ -8,6 +8,7 @@ independent, so they are shared out over torch's number of threads; numba releas
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -205,6 +206,10 @@ def delta_rule(
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lam-delta-rule")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _over_heads(kernel: Callable[..., None], query: Tensor, *args) -> None:

@@ -134,6 +134,7 @@ class LamModel(PreTrainedModel):
             ValueError: naming the tensors.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        kwargs["ignore_mismatched_sizes"] = True  # they are named below, with all that is wrong
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
         if bad := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:

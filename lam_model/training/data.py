@@ -73,11 +73,16 @@ def is_held_out(text: str) -> bool:
 
 @dataclass
 class Position:
-    """Where a run is in its data: what the next pool starts with, and the next batch of the current one."""
+    """Where a run is in its data: what its pool of texts starts with, and the pool's next batch.
+
+    `guarded` and `held_out` count the texts that were left out before this pool.
+    """
 
     short: int = 0
     long: int = 0
     batch: int = 0
+    guarded: int = 0
+    held_out: int = 0
 
 
 @dataclass
@@ -104,16 +109,17 @@ class Batches:
     guard: frozenset[str] = frozenset()
     seed: int = 0
     position: Position = field(default_factory=Position)
-    guarded: int = 0
-    held_out: int = 0
 
     def __post_init__(self) -> None:
         import pyarrow.compute as pc
 
-        chars = pc.utf8_length(self.texts.data.column("text").combine_chunks()).to_numpy()
+        chars = pc.fill_null(pc.utf8_length(self.texts.data.column("text").combine_chunks()), 0).to_numpy()
         is_long = chars > _CHARS_PER_TOKEN * self.block_size
+        self.guarded, self.held_out = self.position.guarded, self.position.held_out
         order = np.random.default_rng(self.seed).permutation(len(chars))
         self._short, self._long = order[~is_long[order]], order[is_long[order]]
+        if not len(self._short):
+            raise ValueError("the data has no texts of one block: training needs short texts too")
         if not len(self._long):
             self.long_share = 0.0
 
@@ -121,22 +127,27 @@ class Batches:
         """Yields (input_ids, attention_mask), each (batch, length)."""
         while True:
             short, long = self.position.short, self.position.long
+            self.guarded, self.held_out = self.position.guarded, self.position.held_out
             wanted = self.tokens * _POOL_BATCHES
-            pool, short = self._take(self._short, short, wanted * (1 - self.long_share), self.block_size)
+            pool, short = self._take(self._short, short, wanted * (1 - self.long_share), self.block_size, read=64)
             if self.long_share:
-                spans, long = self._take(self._long, long, wanted * self.long_share, self.long_tokens)
+                spans, long = self._take(self._long, long, wanted * self.long_share, self.long_tokens, read=1)
                 pool += spans
             batches = self._cut(pool, np.random.default_rng([self.seed, short, long]))
             for batch in batches[self.position.batch :]:
                 self.position.batch += 1
                 yield self._pad(batch)
-            self.position = Position(short, long)
+            self.position = Position(short, long, 0, self.guarded, self.held_out)
 
-    def _take(self, order: np.ndarray, start: int, wanted: float, cut: int) -> tuple[list[list[int]], int]:
+    def _take(self, order: np.ndarray, start: int, wanted: float, cut: int, read: int) -> tuple[list[list[int]], int]:
+        """Token ids of texts from `start` in `order`, `read` rows at a time, until there are as many as wanted."""
         taken: list[list[int]] = []
         total = 0
+        begun = start
         while total < wanted:
-            rows = order.take(range(start, start + 64), mode="wrap")
+            if start - begun > 2 * len(order) and not taken:
+                raise ValueError("the data has no text to train on: all are empty, guarded or held out")
+            rows = order.take(range(start, start + read), mode="wrap")
             start += len(rows)
             texts = [t for t in self.texts[rows]["text"] if self._usable(t)]
             for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
@@ -186,7 +197,8 @@ def held_out_texts(texts: Dataset, guard: frozenset[str], count: int, long_chars
         long_chars: only texts of at least so many characters.
     """
     frame = texts.to_pandas()
-    frame = frame[frame["text"].map(lambda t: bool(t and t.strip()) and is_held_out(t))]
+    frame = frame.dropna(subset="text")
+    frame = frame[frame["text"].map(lambda t: bool(t.strip()) and is_held_out(t))]
     if long_chars:
         frame = frame[frame["text"].str.len() >= long_chars]
     frame = frame[~frame["text"].map(normalise).isin(guard)].drop_duplicates("text")

@@ -157,7 +157,8 @@ class Run:
                 self.stage = stage
                 self._start_stage()
             self._train_stage(total, peak)
-        self._evaluate()
+        if not self.log or "cosine" not in self.log[-1]:
+            self._evaluate()
         self._checkpoint()
         self.save()
 
@@ -220,7 +221,6 @@ class Run:
             "weights": {name: p.detach() for name, p in trained(self.model).items()},
             "optimizer": self.optimizer.state_dict(),
             "position": asdict(self.batches.position),
-            "counts": [self.batches.guarded, self.batches.held_out],
             "progress": [self.stage, self.step, self.tokens, self.seconds],
             "log": self.log,
         }
@@ -239,13 +239,12 @@ class Run:
         self._load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.position = data.Position(**state["position"])
-        self.batches.guarded, self.batches.held_out = state["counts"]
         self.log = state["log"]
 
     def _load_weights(self, weights: dict[str, Tensor]) -> None:
         parameters = trained(self.model)
-        if weights.keys() != parameters.keys():
-            raise ValueError("the DeltaNet weights are those of another base")
+        if {name: x.shape for name, x in weights.items()} != {name: p.shape for name, p in parameters.items()}:
+            raise ValueError("the DeltaNet weights are those of another base: name the base that they were trained for")
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])

@@ -31,12 +31,16 @@ class HeldOut:
     def __init__(self, teacher: Teacher, texts: Dataset, guard: frozenset[str]):
         self.teacher = teacher
         self.short = self._tokens(held_out_texts(texts, guard, TEXTS), TOKENS)
+        if not self.short:
+            raise ValueError("none of the data's texts is held out to measure with: give more data")
         long_chars = 2 * _CHARS_PER_TOKEN * teacher.block_size
         self.long = self._tokens(held_out_texts(texts, guard, LONG_TEXTS, long_chars), LONG_TOKENS)
         self.short_targets = torch.cat([self._target(ids) for ids in self.short])
         self.long_targets = [self._target(ids) for ids in self.long]
 
     def _tokens(self, texts: list[str], limit: int) -> list[list[int]]:
+        if not texts:
+            return []
         tokenizer = self.teacher.tokenizer
         return [ids[: limit - 2] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
