@@ -25,13 +25,17 @@ class Lam(SentenceTransformer):
 
     manifest: dict[str, Any]
 
-    def encode(self, sentences: str | list[str], *args: Any, **kwargs: Any) -> Any:
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
         """As `SentenceTransformer.encode`.
 
         Raises:
             TypeError: something is not a string; the message says what, and at which index.
         """
-        return super().encode(clean(sentences), *args, **kwargs)
+        if args:
+            return super().encode(clean(args[0]), *args[1:], **kwargs)
+        # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
+        name = "inputs" if "inputs" in kwargs else "sentences"
+        return super().encode(**{**kwargs, name: clean(kwargs.get(name))})
 
 
 def clean(texts: Any) -> str | list[str]:

@@ -34,7 +34,7 @@ def blocks() -> dict[str, str]:
         + f"\n\nMean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
-        "training": f"The packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after "
+        "training": f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after "
         f"another, {tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k "
         f"tokens have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces.",
     }

@@ -185,7 +185,7 @@ def test_a_reader_who_leaves_is_no_error():
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 141
+        assert process.wait(timeout=300) == 141
 
 
 def test_build_then_verify(tmp_path, capsys):

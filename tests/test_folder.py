@@ -85,7 +85,7 @@ def test_the_folder_loads_without_the_package(built, tmp_path):
     )
     code = f"import sys; sys.modules['wrapt'] = None; {script}"  # importing lam_model would fail
     result = subprocess.run(
-        [sys.executable, "-c", code, str(built)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(built)], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     vector = json.loads(result.stdout.splitlines()[-1])
