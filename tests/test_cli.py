@@ -198,7 +198,7 @@ def test_build_then_verify(tmp_path, capsys):
 
 
 def test_distil_then_build_with_another_base(tiny_base, tmp_path, capsys):
-    rows = [{"text": f"ba de fi {i} " * (1 + i % 40)} for i in range(300)]
+    rows = [{"text": f"ba de fi {i} " * (1 + i % 40)} for i in range(3000)]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = ["--stage1-tokens", "600", "--stage2-tokens", "600", "--batch-tokens", "128", "--long-tokens", "128"]
     argv = ["train", "distill", tmp_path / "run", "--data", tmp_path / "data.jsonl", "--teacher", tiny_base, *recipe]
