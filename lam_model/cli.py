@@ -235,10 +235,8 @@ def _compare(args: argparse.Namespace) -> None:
             figures["scores"] = scores
             keep()
 
+        figures |= provenance(_command(), [*map(Path, args.held_out), args.folder])
         figures["scores"] = compare_tasks(load, args.tasks, args.folder, figures["scores"], done)
-        data = [Path(path) for path in args.held_out] + [args.folder]
-        figures |= provenance(_command(), data)
-        keep()
         sys.stdout.write(table(figures["scores"]) + "\n")
 
 
