@@ -48,7 +48,7 @@ def main() -> None:
     print('  lam search demo/corpus.jsonl "What did patients say after learning to sing?"')
     print('  lam encode "a sentence" "a whole document" --output vectors.npy')
     print("  lam encode --file demo/corpus.jsonl --output vectors.parquet")
-    print("  lam compare")
+    print('  lam compare "a sentence" "another one"')
 
 
 if __name__ == "__main__":
