@@ -82,8 +82,11 @@ def load(
     """
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(_DTYPES)}")
-    path = _packaged() if path_or_repo is None else _find(str(path_or_repo), revision)
-    manifest = folder.check(path)
+    if path_or_repo is None:
+        path, manifest = _packaged()
+    else:
+        path = _find(str(path_or_repo), revision)
+        manifest = folder.check(path)
     model = Lam(
         str(path),
         device=device,
@@ -112,15 +115,15 @@ def _find(path_or_repo: str, revision: str | None) -> Path:
         ) from error
 
 
-def _packaged() -> Path:
+def _packaged() -> tuple[Path, dict[str, Any]]:
     """The model of the packaged weights, built once into the user's cache folder and again if it is damaged."""
     weights = folder.PACKAGED_WEIGHTS
     made_of = [weights, *(Path(__file__).parent / name for name in (*folder.CODE, "folder.py"))]
     key = hashlib.sha256("".join(map(sha256, made_of)).encode()).hexdigest()[:16]
     path = Path(constants.HF_HOME) / "lam" / key
     try:
-        folder.check(path)
+        return path, folder.check(path)
     except (FileNotFoundError, ValueError):
         shutil.rmtree(path, ignore_errors=True)
         folder.build(path)
-    return path
+        return path, folder.check(path)
