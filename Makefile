@@ -26,8 +26,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# A torch that is installed already stays.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# A torch that is installed already stays. An editable install copies export/, whose import name is another.
+$(VENV)/.installed: pyproject.toml $(wildcard export/*.py) | $(BIN)/python
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@

@@ -5,8 +5,8 @@
     model = lam_model.load()
     vectors = model.encode(["a sentence", "a whole document"])
 
-Importing this package also makes `SentenceTransformer("org/lam")` and `AutoModel` know LAM. It imports neither
-torch nor transformers by itself.
+Importing this package also makes `SentenceTransformer("org/lam")`, `AutoModel` and mteb know LAM. It imports none of
+torch, transformers and mteb by itself.
 """
 
 from __future__ import annotations
@@ -14,17 +14,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import wrapt
+try:
+    import wrapt
+except ImportError:  # installed without its dependencies, for `OnnxEncoder` alone
+    wrapt = None
 
 if TYPE_CHECKING:
     from .configuration_lam import LamConfig
     from .loading import load
     from .modeling_lam import LamModel
+    from .onnx_encoder import OnnxEncoder
 
 __version__ = "0.1.0"
-__all__ = ["LamConfig", "LamModel", "load"]
+__all__ = ["LamConfig", "LamModel", "OnnxEncoder", "load"]
 
-_HOMES = {"LamConfig": "configuration_lam", "LamModel": "modeling_lam", "load": "loading"}
+_HOMES = {
+    "LamConfig": "configuration_lam",
+    "LamModel": "modeling_lam",
+    "OnnxEncoder": "onnx_encoder",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -46,6 +55,17 @@ def _register_model(module: Any) -> None:
     module.AutoModel.register(LamConfig, LamModel)
 
 
-# As soon as transformers' own tables of models are there: at once, or when somebody imports them.
-wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
-wrapt.register_post_import_hook(_register_model, "transformers.models.auto.modeling_auto")
+def _register_in_mteb(module: Any) -> None:
+    from .mteb import register
+
+    register(module.MODEL_REGISTRY)
+
+
+if wrapt:
+    # As soon as the tables of models are there: at once, or when somebody imports them.
+    for _hook, _module in (
+        (_register_config, "transformers.models.auto.configuration_auto"),
+        (_register_model, "transformers.models.auto.modeling_auto"),
+        (_register_in_mteb, "mteb.models.model_implementations"),
+    ):
+        wrapt.register_post_import_hook(_hook, _module)

@@ -17,6 +17,8 @@ from . import __version__
 from .training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentence_transformers import SentenceTransformer
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -34,7 +36,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lam", description="all-MiniLM-L6-v2 that reads whole documents.")
     parser.add_argument("--version", action="version", version=f"lam {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_encode, _add_search, _add_compare, _add_build, _add_verify, _add_train):
+    for add in (
+        _add_encode,
+        _add_search,
+        _add_compare,
+        _add_eval,
+        _add_mteb,
+        _add_build,
+        _add_verify,
+        _add_export,
+        _add_publish,
+        _add_train,
+    ):
         add(subparsers)
     args = parser.parse_args(argv)
     try:
@@ -178,44 +191,26 @@ def _add_compare(subparsers: Subparsers) -> None:
         "--tasks", nargs="+", default=[], metavar="TASK", help="mteb tasks, such as SciFact STSBenchmark"
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="holds the tasks' data: mteb/scifact, ...")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="JSON of the figures; those in it are not measured again",
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="JSON of the figures")
     _add_model_options(parser)
     parser.set_defaults(run=_compare)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from .compare import compare_tasks, compare_texts, load_base, table, without_lam
+    from .compare import compare_texts, load_base
     from .encode import read
+    from .evaluate import evaluate, table
     from .files import write_json
     from .provenance import provenance
 
     if not (args.texts or args.file or args.held_out or args.tasks):
         raise ValueError("there is nothing to compare: give texts, --file, --held-out or --tasks")
     files = [read(path) for path in args.file]
-    args.folder = args.folder.resolve()
-
-    def load(base_only: bool = args.base_only) -> SentenceTransformer:
-        return _load(argparse.Namespace(**{**vars(args), "base_only": base_only}))
-
-    lam = load()
-    figures: dict[str, Any] = {"deltanet_sha256": lam.manifest["deltanet_sha256"], "scores": {}}
-    if args.output and args.output.is_file():
-        earlier = json.loads(args.output.read_text(encoding="utf-8"))
-        figures["scores"] = without_lam(earlier["scores"])
-        if earlier["deltanet_sha256"] == figures["deltanet_sha256"]:
-            figures = earlier
-    output = args.output and args.output.resolve()
-
-    def keep() -> None:
-        if output:
-            write_json(output, figures)
-
+    lam = _load(args)
+    figures: dict[str, Any] = {
+        "deltanet_sha256": lam.manifest["deltanet_sha256"],
+        **provenance(_command(), map(Path, args.held_out)),
+    }
     if args.held_out:
         from .training.data import held_out_texts, read_guard, read_texts
 
@@ -228,16 +223,86 @@ def _compare(args: argparse.Namespace) -> None:
     for name in ("held_out", "texts"):
         for figure, value in figures.get(name, {}).items():
             sys.stdout.write(f"{figure:26}{value}\n")
-    keep()
     if args.tasks:
+        figures["scores"], tasks = evaluate(_loader(args), args.tasks, args.folder.resolve(), only_pair=True)
+        sys.stdout.write(table(figures["scores"], tasks) + "\n")
+    if args.output:
+        write_json(args.output, figures)
 
-        def done(scores: dict) -> None:
-            figures["scores"] = scores
-            keep()
 
-        figures |= provenance(_command(), [*map(Path, args.held_out), args.folder])
-        figures["scores"] = compare_tasks(load, args.tasks, args.folder, figures["scores"], done)
-        sys.stdout.write(table(figures["scores"]) + "\n")
+def _loader(args: argparse.Namespace) -> Callable[..., SentenceTransformer]:
+    if args.model and Path(args.model).is_dir():
+        args.model = str(Path(args.model).resolve())  # tasks are read from another working directory
+
+    def load(base_only: bool = args.base_only) -> SentenceTransformer:
+        return _load(argparse.Namespace(**{**vars(args), "base_only": base_only}))
+
+    return load
+
+
+def _add_eval(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "eval",
+        help="mteb scores beside all-MiniLM-L6-v2, base-only and BM25",
+        description="Score LAM on mteb tasks, beside all-MiniLM-L6-v2, LAM without its DeltaNet layers and BM25.",
+    )
+    parser.add_argument(
+        "tasks", nargs="+", metavar="SUITE_OR_TASK", help="sts, retrieval, long, or names of mteb tasks"
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="holds the tasks' data, mteb/scifact, ... (default: from the Hub)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="JSON of the figures; those in it are not measured again"
+    )
+    _add_model_options(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from .evaluate import evaluate, table, without_lam
+    from .files import write_json
+    from .provenance import provenance
+
+    folder = args.folder and args.folder.resolve()
+    output = args.output and args.output.resolve()
+    deltanet, dtype = _load(args).manifest["deltanet_sha256"], args.dtype or "float32"
+    figures: dict[str, Any] = {"scores": {}, "tasks": {}}
+    if output and output.is_file():
+        figures = json.loads(output.read_text(encoding="utf-8"))
+        if (figures["deltanet_sha256"], figures["dtype"]) != (deltanet, dtype):
+            figures["scores"] = without_lam(figures["scores"])
+    figures |= {"deltanet_sha256": deltanet, "dtype": dtype, **provenance(_command(), [folder] if folder else [])}
+
+    def done(scores: dict[str, dict[str, float]]) -> None:
+        figures["scores"] = scores
+        if output:
+            write_json(output, figures)
+
+    scores, tasks = evaluate(_loader(args), args.tasks, folder, figures["scores"], done)
+    figures["tasks"] |= tasks
+    done(scores)
+    sys.stdout.write(table(scores, tasks) + "\n")
+
+
+def _add_mteb(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "mteb",
+        help="mteb's own command, which then knows the models lam and lam-base",
+        description="mteb's own command line, with the models lam and lam-base: `lam mteb run -m lam -t SciFact`. "
+        "The environment variable LAM_MODEL_PATH names a model folder to take instead of the packaged weights.",
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what `mteb` takes")
+    parser.set_defaults(run=_mteb)
+
+
+def _mteb(args: argparse.Namespace) -> None:
+    try:
+        from mteb.cli.build_cli import main as mteb_main
+    except ImportError as error:
+        raise ImportError("mteb is not installed: pip install 'lam-model[mteb]'") from error
+    sys.argv = ["mteb", *args.arguments]
+    mteb_main()
 
 
 def _command() -> str:
@@ -279,6 +344,83 @@ def _verify(args: argparse.Namespace) -> None:
     from .folder import verify
 
     sys.stdout.write("".join(f"{line}\n" for line in verify(args.folder)))
+
+
+def _add_export(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("export", help="ONNX graphs: write or check them")
+    kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
+    write = kinds.add_parser(
+        "onnx",
+        help="write graphs into a model folder",
+        description="Write ONNX graphs into OUT/onnx, each only if it gives torch's vectors. "
+        "OUT is a model folder; one of the packaged weights is built if there is none.",
+    )
+    write.add_argument("out", type=Path, metavar="OUT")
+    write.add_argument(
+        "--variant", choices=["full", "base", "both"], default="both", help="base: the DeltaNet layers skipped"
+    )
+    write.set_defaults(run=_export)
+    check = kinds.add_parser("verify", help="compare a folder's graphs with torch")
+    check.add_argument("folder", type=Path, metavar="DIR")
+    check.set_defaults(run=_verify_export)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from .folder import build
+
+    lam_export = _lam_export()
+    if not args.out.exists():
+        build(args.out)
+    variants = ("full", "base") if args.variant == "both" else (args.variant,)
+    _write_figures(lam_export.export(args.out, variants))
+
+
+def _verify_export(args: argparse.Namespace) -> None:
+    _write_figures(_lam_export().verify(args.folder))
+
+
+def _lam_export() -> Any:
+    try:
+        import lam_export
+    except ImportError as error:
+        raise ImportError(f"{error.name} is not installed: pip install 'lam-model[export]'") from error
+    return lam_export
+
+
+def _write_figures(graphs: list[dict[str, Any]]) -> None:
+    for graph in graphs:
+        sys.stdout.write(
+            "{file}: {megabytes:.1f} MB, largest difference to torch {largest_difference:.1e} and least cosine "
+            "{least_cosine:.6f} on {texts} texts\n".format(megabytes=graph["bytes"] / 1e6, **graph)
+        )
+
+
+def _add_publish(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "publish",
+        help="send a model folder to the Hub",
+        description="Verify a model folder with its card and send it to the Hub as one commit.",
+    )
+    parser.add_argument("repo", metavar="REPO", help="owner/name on the Hub; made if it is not there")
+    parser.add_argument(
+        "--folder", type=Path, required=True, metavar="DIR", help="as `lam build` wrote it, its card as README.md"
+    )
+    parser.add_argument("--private", action="store_true", help="only those whom the owner lets in can see it")
+    parser.add_argument("--revision", metavar="BRANCH", help="to commit to; made if it is not there (default: main)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    parser.set_defaults(run=_publish)
+
+
+def _publish(args: argparse.Namespace) -> None:
+    from .publish import publish
+
+    def announce(sizes: dict[str, int]) -> None:
+        for name, size in {**sizes, "in all": sum(sizes.values())}.items():
+            sys.stdout.write(f"{size:>14,}  {name}\n")
+        sys.stdout.flush()
+
+    url = publish(args.repo, args.folder, args.private, args.revision, args.dry_run, announce)
+    sys.stdout.write(f"{url or 'dry run: nothing was sent'}\n")
 
 
 def _add_train(subparsers: Subparsers) -> None:

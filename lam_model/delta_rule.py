@@ -104,11 +104,30 @@ def cpu_delta_rule(
     return delta_rule(query, key, value, beta, log_decay, state, reverse)
 
 
+def onnx_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """ONNX Runtime's operator, in a graph that is being exported; it computes nothing here."""
+    if reverse:
+        return _flipped(onnx_delta_rule, query, key, value, beta, log_decay, state)
+    batch, length, heads, width = value.shape
+    output, state = torch.onnx.ops.symbolic_multi_out(
+        "com.microsoft::LinearAttention",
+        (query.flatten(2), key.flatten(2), value.flatten(2), state, log_decay, beta),
+        {"q_num_heads": heads, "kv_num_heads": heads, "update_rule": "gated_delta", "scale": 1.0},
+        dtypes=(value.dtype, state.dtype),
+        shapes=((batch, length, heads * width), state.shape),
+        version=1,
+    )
+    return output.unflatten(-1, (heads, width)), state
+
+
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "naive": naive_delta_rule,
     "chunked": chunked_delta_rule,
     "cpu": cpu_delta_rule,
     "fla": fla_delta_rule,
+    "onnx": onnx_delta_rule,
 }
 
 
@@ -158,6 +177,8 @@ def _flipped(rule: Callable[..., tuple[Tensor, Tensor]], query: Tensor, *rest: T
 
 
 def _fastest(tensor: Tensor) -> str:
+    if torch.onnx.is_in_onnx_export():
+        return "onnx"
     if torch.compiler.is_compiling():
         return "chunked"
     if tensor.is_cuda and chunk_gated_delta_rule is not None:

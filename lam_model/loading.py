@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HTTPError
 from sentence_transformers import SentenceTransformer
 
 from . import folder
 from .base import sha256
+from .texts import clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,27 +38,6 @@ class Lam(SentenceTransformer):
         # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
         name = "inputs" if "inputs" in kwargs else "sentences"
         return super().encode(**{**kwargs, name: clean(kwargs.get(name))})
-
-
-def clean(texts: Any) -> str | list[str]:
-    """A text or a list of texts, checked; a lone surrogate, which no tokenizer takes, becomes U+FFFD.
-
-    Raises:
-        TypeError: something is not a string.
-    """
-    if isinstance(texts, str):
-        return _whole_characters(texts)
-    if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"LAM embeds a string or a list of strings, not {type(texts).__name__}")
-    texts = list(texts)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"LAM embeds strings: the item at index {i} is {type(text).__name__} ({text!r:.60})")
-    return [_whole_characters(text) for text in texts]
-
-
-def _whole_characters(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def load(
@@ -107,7 +88,7 @@ def _find(path_or_repo: str, revision: str | None) -> Path:
         raise FileNotFoundError(f"{path_or_repo} is neither a folder nor a name on the Hub (owner/name)")
     try:
         return Path(snapshot_download(path_or_repo, revision=revision, ignore_patterns=["onnx/*"]))
-    except (OSError, ValueError) as error:  # the hub's errors of every kind
+    except (OSError, ValueError, HTTPError) as error:  # the hub's errors of every kind, a broken connection too
         at = f" at revision {revision}" if revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(

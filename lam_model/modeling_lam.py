@@ -82,9 +82,11 @@ class LamEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, first_block: bool) -> Tensor:
+    def forward(self, input_ids: Tensor, first_block: bool | Tensor) -> Tensor:
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
-        if not first_block:
+        if isinstance(first_block, Tensor):
+            position = torch.maximum(position, 1 - first_block[:, None].to(position.dtype))
+        elif not first_block:
             position = position.clamp(min=1)
         x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
         return self.LayerNorm(x + self.position_embeddings(position))
@@ -161,14 +163,14 @@ class LamModel(PreTrainedModel):
         self.embeddings.word_embeddings = value
 
     def forward_block(
-        self, input_ids: Tensor, attention_mask: Tensor, state: Tensor | None = None, first_block: bool = True
+        self, input_ids: Tensor, attention_mask: Tensor, state: Tensor | None = None, first_block: bool | Tensor = True
     ) -> LamOutput:
         """Read one block.
 
         Args:
             input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
             state: as returned for the block before; None for the first.
-            first_block: whether the text begins here.
+            first_block: whether the text begins here; a tensor (batch,) where texts differ.
         """
         x = self.embeddings(input_ids, first_block)
         hidden_states, states = [x], []

@@ -1,41 +1,54 @@
-"""Write the figures of this folder into README.md, between its markers: `python results/tables.py`.
+"""Write the figures of this folder into README.md, between its markers, and model_card.md.
 
-With `--check`, only say (exit code 1) whether README.md is behind.
+`python results/tables.py`
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from lam_model.compare import table
+from card import card, losses
+
+from lam_model.evaluate import table
 from lam_model.training.plot import plot
 
 RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
+CARD = RESULTS.parent / "model_card.md"
 
 
 def blocks() -> dict[str, str]:
     """The generated parts of README.md by the names of their markers."""
-    compare = read("compare.json")
-    held_out, scores = compare["held_out"], compare["scores"]
+    evaluation, held_out = read("eval.json"), read("compare.json")["held_out"]
+    return {
+        "headline": f"**Cosine {held_out['cosine']:.3f}** to all-MiniLM-L6-v2's own vectors on held-out texts.",
+        "scores": f"{table(evaluation['scores'], evaluation['tasks'])}\n\n{losses(evaluation['scores'])} "
+        f"Mean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
+        f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
+        f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        "training": training(),
+    }
+
+
+def model_card() -> str:
+    """The whole text of model_card.md."""
+    return card(read("eval.json"), read("compare.json"), training())
+
+
+def training() -> str:
+    """A sentence or two on the runs that led to the packaged weights."""
     log = training_log()
     tokens = sum(max(row["tokens"] for row in rows) for rows in log)
     minutes = sum(rows[-1]["seconds"] for rows in log) / 60
     final = [row for rows in log for row in rows if "long_cosine" in row][-1]
-    return {
-        "headline": f"**Cosine {held_out['cosine']:.3f}** to all-MiniLM-L6-v2's own vectors on held-out texts.",
-        "scores": table(scores)
-        + f"\n\nMean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
-        f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
-        f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
-        "training": f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after "
-        f"another, {tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k "
-        f"tokens have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces.",
-    }
+    return (
+        f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another, "
+        f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k tokens "
+        f"have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces."
+    )
 
 
 def training_log() -> list[list[dict[str, Any]]]:
@@ -71,9 +84,6 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    before = README.read_text(encoding="utf-8")
-    after = filled(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit(before != after)
-    README.write_text(after, encoding="utf-8")
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    CARD.write_text(model_card(), encoding="utf-8")
     draw()

@@ -13,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lam_model.base import convert, find_base
 from lam_model.modeling_lam import LamModel
@@ -96,6 +97,15 @@ def tiny_base(tmp_path_factory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_base, tmp_path_factory):
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "deltanet.safetensors"
+    weights = {k: v.clone() for k, v in convert(tiny_base).state_dict().items() if ".delta_net." in k}
+    save_file({k: (v + 0.02 * torch.randn_like(v)).half() for k, v in weights.items()}, path)
+    return path
 
 
 def _with_lively_gates(model: LamModel) -> LamModel:

@@ -1,11 +1,8 @@
-"""LAM beside the base: vectors, and scores by mteb's own classes on a made-up task folder."""
+"""LAM beside the base: cosine and speed."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pytest
 
 from lam_model import compare
 
@@ -41,40 +38,3 @@ def test_both_read_as_many_tokens_as_the_base_and_the_limit_is_put_back():
     compare.compare_texts(lam, base, ["a", "bb"])
     assert set(lam.limits) == {256}
     assert lam.max_seq_length == 10**9
-
-
-def test_a_folder_without_tasks_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder of task data"):
-        compare.compare_tasks(lambda **_: None, ["SciFact"], tmp_path)
-
-
-def test_the_table_leaves_out_what_was_not_measured():
-    table = compare.table({"LAM": {"A": 1.0, "B": 2.5}, "BM25": {"B": 68.74}})
-    assert table.splitlines() == [
-        "|  | A | B |",
-        "| --- | --- | --- |",
-        "| LAM | 1.00 | 2.50 |",
-        "| BM25 |  | 68.74 |",
-    ]
-
-
-def test_tasks_are_scored_by_mteb_and_kept_as_they_come(tmp_path):
-    pytest.importorskip("mteb")
-    import lam_model
-
-    sts = tmp_path / "mteb" / "stsbenchmark-sts"
-    sts.mkdir(parents=True)
-    pairs = [("a cat sleeps", "a cat is asleep", 5.0), ("a cat sleeps", "stocks fell", 0.1), ("rain", "it rains", 4.0)]
-    rows = [{"sentence1": a, "sentence2": b, "score": s} for a, b, s in pairs]
-    (sts / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    kept = []
-    scores = compare.compare_tasks(
-        lambda base_only=False: lam_model.load(device="cpu", base_only=base_only),
-        ["STSBenchmark"],
-        tmp_path,
-        {"MiniLM, 256 tokens": {"STSBenchmark": 12.34}},
-        lambda scores: kept.append(len(scores)),
-    )
-    assert scores["MiniLM, 256 tokens"] == {"STSBenchmark": 12.34}  # not measured again
-    assert scores["LAM, 256 tokens"]["STSBenchmark"] > 50
-    assert kept == [2, 3]

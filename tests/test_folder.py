@@ -13,17 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lam_model import folder
-from lam_model.base import convert, sha256
+from lam_model.base import sha256
 from lam_model.loading import load
-
-
-@pytest.fixture(scope="module")
-def tiny_weights(tiny_base, tmp_path_factory):
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "deltanet.safetensors"
-    weights = {k: v.clone() for k, v in convert(tiny_base).state_dict().items() if ".delta_net." in k}
-    save_file({k: (v + 0.02 * torch.randn_like(v)).half() for k, v in weights.items()}, path)
-    return path
 
 
 @pytest.fixture(scope="module")
