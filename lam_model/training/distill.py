@@ -46,8 +46,11 @@ def trained(model: LamModel) -> dict[str, nn.Parameter]:
 
 def normalised_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Squared error over the variance of the target, over real tokens: 1 is as good as their mean."""
-    output, target = output[mask.bool()].float(), target[mask.bool()].float()
-    return F.mse_loss(output, target) / target.var(dim=0, correction=0).mean()
+    # Sums weighted by the mask: picking the real tokens out copies everything, three times as slow.
+    weight = mask.flatten().float()
+    output, target = output.flatten(0, 1).float(), target.flatten(0, 1).float()
+    mean = weight @ target / weight.sum()
+    return (weight @ (output - target).square().sum(-1)) / (weight @ (target - mean).square().sum(-1))
 
 
 def attention_loss(model: LamModel, targets: Targets, mask: Tensor) -> Tensor:
@@ -77,7 +80,10 @@ def autocast_dtype(device: torch.device, dtype: str | None = None) -> torch.dtyp
     """What the dense layers run in: as named, else bfloat16 where the hardware multiplies it fast."""
     if dtype:
         return getattr(torch, dtype)
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
