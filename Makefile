@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint compat
+.PHONY: demo test lint compat optimum node
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo/demo.py
@@ -21,6 +21,25 @@ lint: $(VENV)/.installed-dev
 # Loads a model folder in the oldest and newest releases of sentence-transformers that are promised.
 compat: $(VENV)/.installed
 	$(BIN)/python tests/compat.py
+
+# Loads the ONNX files in optimum, in an environment of its own: it needs older libraries than LAM does.
+optimum: $(VENV)/.installed-dev
+	rm -rf $(VENV)/optimum
+	$(PYTHON) -m venv $(VENV)/optimum
+	$(VENV)/optimum/bin/python -m pip install --quiet "$(TORCH)"
+	$(VENV)/optimum/bin/python -m pip install --quiet ".[optimum]"
+	$(BIN)/lam export onnx $(VENV)/optimum/lam
+	$(VENV)/optimum/bin/python tests/optimum_check.py $(VENV)/optimum/lam
+
+# Runs the full and the portable graph in Node.js, natively and in WebAssembly. The packages bring their CPU libraries;
+# an install script would fetch more.
+node: $(VENV)/.installed-dev
+	rm -rf $(VENV)/node
+	mkdir $(VENV)/node
+	cp export/node/* $(VENV)/node
+	npm install --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund
+	$(BIN)/lam export onnx $(VENV)/node/lam --variant full --portable
+	node $(VENV)/node/check.mjs $(VENV)/node/lam
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

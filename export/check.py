@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 import lam_model
+from lam_model.folder import GOLDEN_TEXTS, ONNX
 
-BASE_ONLY = "_base"  # in the name of a graph that skips the DeltaNet layers
 TEXTS = 200
 TOLERANCE = 1e-4  # largest difference of a number of a unit vector
+INT8_COSINE = 0.99  # least mean cosine of a quantized graph's vectors
 # V Strøm, C Røe, S Knardahl: Coffee intake and development of pain during computer work. BMC Research Notes 5:480
 # (2012), doi:10.1186/1756-0500-5-480, CC BY; without abstract, headings, figures, tables and references.
 _ARTICLE = Path(__file__).parent / "article.txt"
@@ -26,36 +27,44 @@ def verify(folder: Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no graph.
-        ValueError: naming the graph that is no valid ONNX, or whose vectors differ by more than `TOLERANCE`.
+        ValueError: naming the graph that is altered, no valid ONNX, or not what torch computes: a number differs by
+            more than `TOLERANCE`, or the mean cosine of an int8 graph is below `INT8_COSINE`.
     """
-    graphs = sorted((folder / "onnx").glob("*.onnx"))
+    graphs = sorted((folder / ONNX).glob("*.onnx"))
     if not graphs:
-        raise FileNotFoundError(f"{folder / 'onnx'} has no graphs: write them with `lam export onnx {folder}`")
+        raise FileNotFoundError(f"{folder / ONNX} has no graphs: write them with `lam export onnx {folder}`")
     sample = texts()
     expected: dict[bool, np.ndarray] = {}
     figures = []
     for graph in graphs:
-        base_only = BASE_ONLY in graph.stem
+        base_only = "_base" in graph.stem
         if base_only not in expected:
             expected[base_only] = lam_model.load(folder, device="cpu", base_only=base_only).encode(sample)
         figures.append(compare(folder, graph, sample, expected[base_only]))
     return figures
 
 
-def compare(folder: Path, graph: Path, sample: list[str], expected: np.ndarray) -> dict[str, Any]:
-    """Check one graph, as `verify` does."""
+def compare(
+    folder: Path, graph: Path, sample: list[str], expected: np.ndarray, written: Path | None = None
+) -> dict[str, Any]:
+    """Check one graph, as `verify` does; `written` is where it lies until it has been found right."""
+    path = written or graph
     try:
-        onnx.checker.check_model(onnx.load(graph), full_check=False)
+        onnx.checker.check_model(onnx.load(path), full_check=False)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"{graph} is no valid ONNX ({error}): export it again") from error
-    vectors = lam_model.OnnxEncoder(folder, graph.relative_to(folder).as_posix()).encode(sample)
+    encoder = lam_model.OnnxEncoder(folder, path.relative_to(folder).as_posix(), checked=written is None)
+    vectors = encoder.encode(sample)
     difference = float(np.abs(vectors - expected).max())
     cosine = (vectors * expected).sum(axis=1)
-    if not difference <= TOLERANCE:  # a NaN fails too
+    if graph.stem.endswith("_int8"):
+        if not cosine.mean() >= INT8_COSINE:  # a NaN fails too
+            raise ValueError(f"{graph} has a cosine of {cosine.mean():.4f} to torch, under {INT8_COSINE}")
+    elif not difference <= TOLERANCE:
         raise ValueError(f"{graph} differs from torch by {difference:.1e}, over {TOLERANCE}: export it again")
     return {
         "file": graph.name,
-        "bytes": graph.stat().st_size,
+        "bytes": path.stat().st_size,
         "texts": len(sample),
         "largest_difference": difference,
         "cosine": float(cosine.mean()),
@@ -64,8 +73,9 @@ def compare(folder: Path, graph: Path, sample: list[str], expected: np.ndarray) 
 
 
 def texts() -> list[str]:
-    """Stretches of an article from everywhere in it, of one word up to all of its 1,500 or so."""
+    """The golden texts, and stretches of an article from everywhere in it: of one word up to all its 1,500 or so."""
     words = _ARTICLE.read_text(encoding="utf-8").split()
-    lengths = np.geomspace(1, len(words), TEXTS).astype(int)
+    lengths = np.geomspace(1, len(words), TEXTS - len(GOLDEN_TEXTS)).astype(int)
     starts = [(i * 37) % (len(words) - length + 1) for i, length in enumerate(lengths)]
-    return [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+    stretches = [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+    return [*GOLDEN_TEXTS, *stretches]

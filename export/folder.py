@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,30 @@ from typing import Any
 import onnx
 
 import lam_model
-from lam_model.files import replacing
+from lam_model.base import sha256
+from lam_model.files import replacing, write_json
+from lam_model.folder import MANIFEST, ONNX
+from lam_model.onnx_encoder import graph_file
 
 from .check import compare, texts
 from .graph import to_onnx
+from .int8 import quantize
+from .portable import portable
 
-FILES = {"full": "model.onnx", "base": "model_base.onnx"}  # by variant
+VARIANTS = ("full", "base")
+PORTABLE = f"{ONNX}model_portable.onnx"
 
 
-def export(folder: Path, variants: Sequence[str] = tuple(FILES)) -> list[dict[str, Any]]:
-    """Write graphs into `folder`/onnx, each only if it gives torch's vectors.
+def export(
+    folder: Path, variants: Sequence[str] = VARIANTS, int8: bool = False, standard: bool = False
+) -> list[dict[str, Any]]:
+    """Write graphs into `folder`/onnx, each only if it gives torch's vectors, and into the folder's manifest.
 
     Args:
         folder: a LAM's model folder.
-        variants: of `FILES`.
+        variants: of `VARIANTS`.
+        int8: write each variant's int8 graph too.
+        standard: write the full variant's graph of standard operators too.
 
     Returns:
         What was measured of each graph, as `verify` returns it.
@@ -30,12 +41,30 @@ def export(folder: Path, variants: Sequence[str] = tuple(FILES)) -> list[dict[st
     Raises:
         FileNotFoundError, ValueError: the folder is no whole LAM, or a graph differs from torch.
     """
-    (folder / "onnx").mkdir(exist_ok=True)
     sample, figures = texts(), []
     for variant in variants:
-        model = lam_model.load(folder, device="cpu", base_only=variant == "base")
-        path = folder / "onnx" / FILES[variant]
-        with replacing(path) as beside:
-            onnx.save(to_onnx(model[0].auto_model), beside)
-            figures.append(compare(folder, beside, sample, model.encode(sample)) | {"file": path.name})
+        base_only = variant == "base"
+        model = lam_model.load(folder, device="cpu", base_only=base_only)
+        expected = model.encode(sample)
+        config = model[0].auto_model.config
+        graph = to_onnx(model[0].auto_model)
+        graphs = {graph_file(base_only): graph}
+        if standard and not base_only:
+            graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
+        if int8:
+            graphs[graph_file(base_only, int8=True)] = quantize(graph)
+        for name, made in graphs.items():
+            figures.append(_write(folder, name, made, sample, expected))
+    return figures
+
+
+def _write(folder: Path, name: str, graph: onnx.ModelProto, sample: list[str], expected: Any) -> dict[str, Any]:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as beside:
+        onnx.save(graph, beside)
+        figures = compare(folder, path, sample, expected, written=beside)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["sha256"][name] = sha256(path)
+    write_json(folder / MANIFEST, manifest)
     return figures

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from .loading import load
     from .modeling_lam import LamModel
     from .onnx_encoder import OnnxEncoder
+    from .passages import Passages
+    from .stream import Stream
 
 __version__ = "0.1.0"
-__all__ = ["LamConfig", "LamModel", "OnnxEncoder", "load"]
+__all__ = ["LamConfig", "LamModel", "OnnxEncoder", "Passages", "Stream", "load"]
 
 _HOMES = {
     "LamConfig": "configuration_lam",
     "LamModel": "modeling_lam",
     "OnnxEncoder": "onnx_encoder",
+    "Passages": "passages",
+    "Stream": "stream",
     "load": "loading",
 }
 

@@ -19,9 +19,12 @@ from .training.recipe import Recipe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentence_transformers import SentenceTransformer
+    from .loading import Lam
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+_PASSAGE_LINES = 4  # of a passage that was found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,16 +85,24 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--model", metavar="PATH_OR_REPO", help="a model folder or a name on the Hub")
     options.add_argument("--revision", help="of the model on the Hub: a branch, a tag or a commit")
     options.add_argument("--device", help="cpu, cuda, mps, ...: the best there is, unless given")
-    options.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights")
+    options.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16", "int8"], help="of the weights; int8 with --backend onnx"
+    )
+    options.add_argument("--backend", choices=["torch", "onnx"], default="torch", help="onnx: ONNX Runtime")
     options.add_argument("--base-only", action="store_true", help="without the DeltaNet layers: faster, far less apt")
 
 
-def _load(args: argparse.Namespace) -> SentenceTransformer:
+def _load(args: argparse.Namespace) -> Lam:
     import lam_model
 
     try:
         return lam_model.load(
-            args.model, revision=args.revision, device=args.device, dtype=args.dtype, base_only=args.base_only
+            args.model,
+            revision=args.revision,
+            device=args.device,
+            dtype=args.dtype,
+            base_only=args.base_only,
+            backend=args.backend,
         )
     except (RuntimeError, AssertionError) as error:  # torch's, of a device that it does not have
         if not args.device:
@@ -116,6 +127,9 @@ def _add_encode(subparsers: Subparsers) -> None:
         help=".txt (one text a line), .jsonl or .parquet (`text`, perhaps `title` and `_id`); may be repeated",
     )
     parser.add_argument(
+        "--stream", type=Path, metavar="FILE", help="UTF-8 of any size that is one text, read in flat memory"
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=".npy, .jsonl or .parquet (default: jsonl to stdout)"
     )
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
@@ -124,14 +138,20 @@ def _add_encode(subparsers: Subparsers) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from .encode import Document, check_output, read, read_stdin, write_vectors
+    from .encode import Document, check_output, encode_stream, read, read_stdin, write_chunks, write_vectors
 
     # Whatever can be refused is refused before the model is loaded.
     files = [read(path) for path in args.file]
+    if args.stream and (args.texts or args.file):
+        raise ValueError(f"--stream reads {args.stream} alone: give other texts in a command of their own")
     if args.output:
         check_output(args.output)
-        if args.output.resolve() in [path.resolve() for path in args.file]:
+        if args.output.resolve() in [path.resolve() for path in [*args.file, args.stream] if path]:
             raise ValueError(f"{args.output} is read and would be replaced: give --output another name")
+    if args.stream:
+        with open(args.stream, "rb") as file:
+            write_chunks(encode_stream(_load(args), file), args.output)
+        return
     documents = chain(map(Document, args.texts), *files)
     if not args.texts and not args.file:
         if sys.stdin.isatty():
@@ -144,7 +164,8 @@ def _add_search(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "search",
         help="find the documents of a corpus that fit a query",
-        description="Find the documents that fit a query, by the cosine of their vectors. "
+        description="Find the documents that fit a query, by the cosine of their vectors; "
+        "a long one counts as its best passage, which is shown too. "
         "The vectors of the corpus are kept beside it, in CORPUS.jsonl.lam.npz.",
     )
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl", help="objects with `text`, `title` and `_id`")
@@ -162,12 +183,16 @@ def _search(args: argparse.Namespace) -> None:
     read_corpus(args.corpus)  # a bad one is refused before the model is loaded
     model = _load(args)
     key = None if args.no_cache else model_key(model)
-    documents, vectors = embed_corpus(model, args.corpus, key, args.batch_size)
-    for query, hits in zip(args.queries, search(model, args.queries, documents, vectors, args.top_k), strict=True):
+    documents, index = embed_corpus(model, args.corpus, key, args.batch_size)
+    for query, hits in zip(args.queries, search(model, args.queries, documents, index, args.top_k), strict=True):
         sys.stdout.write(f"{query}\n")
         for rank, hit in enumerate(hits, start=1):
             sys.stdout.write(f"{rank:4}  {hit.score:.3f}  {hit.title or hit.id}\n")
             sys.stdout.write(f"{'':13}{textwrap.shorten(hit.text[:400], 100, placeholder=' ...')}\n")
+            if hit.passage:
+                sys.stdout.write(f"{'':6}characters {hit.passage.start} to {hit.passage.end}:\n")
+                shown = textwrap.wrap(hit.passage.text, 100, max_lines=_PASSAGE_LINES, placeholder=" ...")
+                sys.stdout.writelines(f"{'':13}{line}\n" for line in shown)
         sys.stdout.write("\n")
 
 
@@ -230,11 +255,11 @@ def _compare(args: argparse.Namespace) -> None:
         write_json(args.output, figures)
 
 
-def _loader(args: argparse.Namespace) -> Callable[..., SentenceTransformer]:
+def _loader(args: argparse.Namespace) -> Callable[..., Lam]:
     if args.model and Path(args.model).is_dir():
         args.model = str(Path(args.model).resolve())  # tasks are read from another working directory
 
-    def load(base_only: bool = args.base_only) -> SentenceTransformer:
+    def load(base_only: bool = args.base_only) -> Lam:
         return _load(argparse.Namespace(**{**vars(args), "base_only": base_only}))
 
     return load
@@ -266,13 +291,14 @@ def _eval(args: argparse.Namespace) -> None:
 
     folder = args.folder and args.folder.resolve()
     output = args.output and args.output.resolve()
-    deltanet, dtype = _load(args).manifest["deltanet_sha256"], args.dtype or "float32"
+    run_by = {"dtype": args.dtype or "float32", "backend": args.backend}
+    run_by["deltanet_sha256"] = _load(args).manifest["deltanet_sha256"]
     figures: dict[str, Any] = {"scores": {}, "tasks": {}}
     if output and output.is_file():
         figures = json.loads(output.read_text(encoding="utf-8"))
-        if (figures["deltanet_sha256"], figures["dtype"]) != (deltanet, dtype):
+        if any(figures.get(name, "torch") != value for name, value in run_by.items()):
             figures["scores"] = without_lam(figures["scores"])
-    figures |= {"deltanet_sha256": deltanet, "dtype": dtype, **provenance(_command(), [folder] if folder else [])}
+    figures |= {**run_by, **provenance(_command(), [folder] if folder else [])}
 
     def done(scores: dict[str, dict[str, float]]) -> None:
         figures["scores"] = scores
@@ -359,6 +385,10 @@ def _add_export(subparsers: Subparsers) -> None:
     write.add_argument(
         "--variant", choices=["full", "base", "both"], default="both", help="base: the DeltaNet layers skipped"
     )
+    write.add_argument("--quantize", choices=["int8"], help="write the same graphs with 8-bit weights too")
+    write.add_argument(
+        "--portable", action="store_true", help="write the full graph in standard operators too, for other runtimes"
+    )
     write.set_defaults(run=_export)
     check = kinds.add_parser("verify", help="compare a folder's graphs with torch")
     check.add_argument("folder", type=Path, metavar="DIR")
@@ -372,7 +402,7 @@ def _export(args: argparse.Namespace) -> None:
     if not args.out.exists():
         build(args.out)
     variants = ("full", "base") if args.variant == "both" else (args.variant,)
-    _write_figures(lam_export.export(args.out, variants))
+    _write_figures(lam_export.export(args.out, variants, int8=args.quantize == "int8", standard=args.portable))
 
 
 def _verify_export(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ try:  # optional: transformers reads this file where only it and torch may be in
 except ImportError:
     chunk_gated_delta_rule = None
 
-CHUNK = 64  # tokens a step of the chunked form: the usual choice, large enough to fill a matrix unit
+CHUNK = 32  # tokens a step of the chunked form, a power of two; on a CPU twice as fast as 64
 
 
 def naive_delta_rule(
@@ -64,19 +64,51 @@ def chunked_delta_rule(
     from_start, to_end = g[..., None].exp(), (g[..., -1:] - g)[..., None].exp()
 
     # u = what each token writes: (1 + A) u = beta (v - decayed S' k), A strictly lower triangular
-    a = (b * ratio * (k @ k.transpose(-1, -2))).tril(-1)
-    solved = torch.linalg.solve_triangular(
-        a, torch.cat([b * v, b * from_start * k], dim=-1), upper=False, unitriangular=True
-    )
-    u_fixed, u_state = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
+    inverse = _unit_lower_inverse((b * ratio * (k @ k.transpose(-1, -2))).tril(-1))
+    u_fixed, u_state = inverse @ (b * v), inverse @ (b * from_start * k)
     scores = ratio * (q @ k.transpose(-1, -2))
-    q, k, whole = q * from_start, k * to_end, from_start[..., -1:, :]
+
+    def read(state: Tensor, chunk: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        u_fixed, u_state, q, k, scores, whole = chunk
+        u = u_fixed - u_state @ state
+        return whole * state + k.transpose(-1, -2) @ u, q @ state + scores @ u
+
+    xs = (u_fixed, u_state, q * from_start, k * to_end, scores, from_start[..., -1:, :])
+    state, output = _scan(read, state, tuple(x.movedim(2, 0) for x in xs))
+    output = output.movedim(0, 2).flatten(2, 3)  # (batch, heads, tokens, value width)
+    return output[:, :, :length].transpose(1, 2), state
+
+
+def _unit_lower_inverse(a: Tensor) -> Tensor:
+    """The inverse of 1 + a, a strictly lower triangular of (..., CHUNK, CHUNK): its blocks of 1, 2, 4, ... in turn.
+
+    [[P, 0], [B, Q]] has the inverse [[P', 0], [-Q' B P', Q']]: all blocks of one size at once, by matrix products
+    alone, and no less stable than substitution.
+    """
+    i = torch.arange(CHUNK, device=a.device)
+    inverse = torch.eye(CHUNK, dtype=a.dtype, device=a.device).expand_as(a)
+    size = 1
+    while size < CHUNK:
+        block = i // size
+        below = (block[:, None] % 2 == 1) & (block[:, None] == block + 1)
+        inverse = inverse - inverse @ (a * below) @ inverse
+        size *= 2
+    return inverse
+
+
+def _scan(
+    step: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, Tensor]], state: Tensor, xs: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """Fold `step` over the first dimension of `xs`: the last state, and the outputs stacked."""
+    if torch.onnx.is_in_onnx_export():  # a loop in the graph, not as many copies of it as the example has chunks
+        from torch._higher_order_ops import scan
+
+        return scan(step, state, xs)
     outputs = []
-    for c in range(q.shape[2]):
-        u = u_fixed[:, :, c] - u_state[:, :, c] @ state
-        outputs.append(q[:, :, c] @ state + scores[:, :, c] @ u)
-        state = whole[:, :, c] * state + k[:, :, c].transpose(-1, -2) @ u
-    return torch.cat(outputs, dim=2)[:, :, :length].transpose(1, 2), state
+    for chunk in zip(*xs, strict=True):
+        state, output = step(state, chunk)
+        outputs.append(output)
+    return state, torch.stack(outputs)
 
 
 def fla_delta_rule(

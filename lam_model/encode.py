@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 # A chunk is encoded at once, sorted by length: it ends at so many texts, or at so many characters of long ones.
 _CHUNK_TEXTS = 1024
 _CHUNK_CHARS = 4_000_000
+_PIECE_BYTES = 1 << 16  # of a stream
 
 Chunks = Iterator[tuple[list[str], np.ndarray]]  # as from `encode_chunks`
 
@@ -136,13 +139,12 @@ def check_output(path: Path) -> None:
 def write_vectors(
     model: SentenceTransformer, documents: Iterable[Document], output: Path | None, batch_size: int = 32
 ) -> int:
-    """Encode documents into a file, which is whole or not there at all; progress goes to stderr.
+    """Encode documents into a file, as `write_chunks` does; progress goes to stderr.
 
     Args:
         model: as from `lam_model.load`.
         documents: read as needed, a chunk at a time. One without an id gets its number, counted from 0, as its id.
-        output: .npy, float32 (documents, size); .jsonl, objects with `id` and `embedding`; .parquet with these
-            columns; None: the objects to stdout.
+        output: as for `write_chunks`.
 
     Returns:
         The number of documents.
@@ -150,11 +152,55 @@ def write_vectors(
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: as `check_output`; or there are no documents.
     """
+    return write_chunks(encode_chunks(model, documents, batch_size), output)
+
+
+def write_chunks(chunks: Chunks, output: Path | None) -> int:
+    """Write vectors into a file, which is whole or not there at all.
+
+    Args:
+        chunks: as from `encode_chunks` or `encode_stream`.
+        output: .npy, float32 (documents, size); .jsonl, objects with `id` and `embedding`; .parquet with these
+            columns; None: the objects to stdout.
+
+    Returns:
+        The number of documents.
+
+    Raises:
+        ValueError, FileNotFoundError, ModuleNotFoundError: as `check_output`.
+    """
     if output is None:
-        return _write_jsonl(sys.stdout.buffer, encode_chunks(model, documents, batch_size))
+        return _write_jsonl(sys.stdout.buffer, chunks)
     check_output(output)
     with replacing(output) as beside, open(beside, "wb") as file:
-        return _WRITERS[output.suffix](file, encode_chunks(model, documents, batch_size))
+        return _WRITERS[output.suffix](file, chunks)
+
+
+def encode_stream(model: SentenceTransformer, file: BinaryIO) -> Chunks:
+    """Yields (ids, vectors) of the one text that a file is, read in pieces; its id is 0. Progress goes to stderr.
+
+    Args:
+        model: as from `lam_model.load`.
+        file: UTF-8 of any size.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    from tqdm import tqdm
+
+    from .stream import Stream
+
+    stream, decoder = Stream(model), codecs.getincrementaldecoder("utf-8-sig")()
+    size = os.fstat(file.fileno()).st_size or None  # a pipe has none
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None) as progress:
+        try:
+            while piece := file.read(_PIECE_BYTES):
+                stream.feed(decoder.decode(piece))
+                progress.update(len(piece))
+            stream.feed(decoder.decode(b"", final=True))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file.name} is not UTF-8 text ({error.reason}): convert it first") from error
+    yield ["0"], stream.vector()[None]
 
 
 def encode_chunks(model: SentenceTransformer, documents: Iterable[Document], batch_size: int = 32) -> Chunks:
@@ -163,18 +209,24 @@ def encode_chunks(model: SentenceTransformer, documents: Iterable[Document], bat
     Raises:
         ValueError: there are no documents.
     """
-    from tqdm import tqdm
-
     count = 0
-    with tqdm(unit=" texts", disable=None) as progress:
-        for chunk in _chunks(documents):
-            vectors = model.encode([d.whole for d in chunk], batch_size=batch_size, show_progress_bar=False)
-            ids = [str(count + i) if d.id is None else d.id for i, d in enumerate(chunk)]
-            yield ids, np.asarray(vectors, np.float32)
-            count += len(chunk)
-            progress.update(len(chunk))
+    for chunk in in_chunks(documents):
+        vectors = model.encode([d.whole for d in chunk], batch_size=batch_size, show_progress_bar=False)
+        ids = [str(count + i) if d.id is None else d.id for i, d in enumerate(chunk)]
+        yield ids, np.asarray(vectors, np.float32)
+        count += len(chunk)
     if not count:
         raise ValueError("there are no texts to encode: the input is empty")
+
+
+def in_chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yields documents, as many at a time as are to be encoded together; progress goes to stderr."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" texts", disable=None) as progress:
+        for chunk in _chunks(documents):
+            yield chunk
+            progress.update(len(chunk))
 
 
 def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -83,17 +83,20 @@ def evaluate(
             import mteb
         except ImportError as error:
             raise ImportError("tasks need mteb: pip install 'lam-model[mteb]'") from error
-        chosen = _tasks(tasks, folder)
-        for row, (encoder, only_retrieval) in _rows(load, only_pair).items():
+        chosen, rows = _tasks(tasks, folder), _rows(load, only_pair)
+        # In the order of a first measurement, whatever was measured again.
+        scores = {row: scores.get(row, {}) for row in dict.fromkeys([*rows, *scores])}
+        for row, (encoder, only_retrieval) in rows.items():
             for task in chosen:
                 name = task.metadata.name
-                if name in scores.get(row, {}) or (only_retrieval and task.metadata.type != "Retrieval"):
+                if name in scores[row] or (only_retrieval and task.metadata.type != "Retrieval"):
                     continue
                 tqdm.write(f"{row}: {name}")
                 result = mteb.evaluate(encoder(), task, cache=None, show_progress_bar=False)[0]
-                scores.setdefault(row, {})[name] = round(100 * float(result.get_score()), 2)
+                scores[row][name] = round(100 * float(result.get_score()), 2)
                 done(scores)
-        return scores, {task.metadata.name: _about(task) for task in chosen}
+        measured = {row: by_task for row, by_task in scores.items() if by_task}
+        return measured, {task.metadata.name: _about(task) for task in chosen}
 
 
 def _rows(load: Load, only_pair: bool) -> dict[str, tuple[Callable[[], Any], bool]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "deltanet.safetensors"
 MANIFEST = "manifest.json"
+ONNX = "onnx/"  # where graphs are, written and checked apart from all else
 WEIGHTS = "model.safetensors"
 CODE = ("configuration_lam.py", "modeling_lam.py", "delta_rule.py", "delta_rule_cpu.py")
 _MODULES = ("Transformer", "Pooling", "Normalize")  # what a base may consist of
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-_NO_LIMIT = 10**9  # tokens: nothing is truncated; transformers would warn of a missing limit
-_GOLDEN_TEXTS = (
+NO_LIMIT = 10**9  # tokens: nothing is truncated; transformers would warn of a missing limit
+GOLDEN_TEXTS = (
     "A gated delta rule keeps what it has read in a small matrix.",
     "naïve café — 東京 🙂 ½",
     "",
@@ -71,7 +73,10 @@ def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None)
         }
         write_json(beside / MANIFEST, manifest)
         (beside / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-        manifest["golden"] = [[round(x, 6) for x in vector] for vector in _golden_vectors(beside)]
+        manifest["golden"] = [
+            {"text": text, "vector": [round(x, 6) for x in vector]}
+            for text, vector in zip(GOLDEN_TEXTS, _vectors(beside, GOLDEN_TEXTS), strict=True)
+        ]
         write_json(beside / MANIFEST, manifest)
     return out
 
@@ -128,11 +133,24 @@ def check(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "lam":
         raise ValueError(f"{folder} holds a {config.get('model_type')!r} model, not a LAM: name another folder")
+    return check_files(folder)
+
+
+def check_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Check that files of a model folder are those of its manifest, and return it.
+
+    Args:
+        names: of files; all but the ONNX graphs if None.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
     manifest = _read_json(folder / MANIFEST)
-    for name, expected in manifest["sha256"].items():
+    expected = manifest["sha256"]
+    for name in [name for name in expected if not name.startswith(ONNX)] if names is None else names:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: fetch or build the model again")
-        if sha256(folder / name) != expected:
+        if sha256(folder / name) != expected.get(name):
             raise ValueError(f"{folder / name} was altered or damaged: fetch or build the model again")
     return manifest
 
@@ -157,24 +175,25 @@ def verify(folder: Path) -> list[str]:
     tensors = read_weights(folder / WEIGHTS, {name: tuple(t.shape) for name, t in expected.items()})
     if wrong := [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]:
         raise ValueError(f"{folder / WEIGHTS}: {wrong[0]} is {tensors[wrong[0]].dtype}, not float32: build it again")
+    golden = manifest["golden"]
     difference = max(
         abs(a - b)
-        for new, golden in zip(_golden_vectors(folder), manifest["golden"], strict=True)
-        for a, b in zip(new, golden, strict=True)
+        for vector, expected in zip(_vectors(folder, [g["text"] for g in golden]), golden, strict=True)
+        for a, b in zip(vector, expected["vector"], strict=True)
     )
     if not difference <= _GOLDEN_TOLERANCE:  # a NaN fails too
         raise ValueError(f"{folder}: golden vectors differ by {difference:.1e}, over {_GOLDEN_TOLERANCE}")
     return [
         f"{len(manifest['sha256'])} files have the sha256 of the manifest",
         f"{len(tensors)} tensors are there, of the right shape, float32 and finite",
-        f"{len(manifest['golden'])} golden vectors agree within {difference:.1e}",
+        f"{len(golden)} golden vectors agree within {difference:.1e}",
     ]
 
 
-def _golden_vectors(folder: Path) -> list[list[float]]:
+def _vectors(folder: Path, texts: Sequence[str]) -> list[list[float]]:
     from .loading import load
 
-    vectors = load(folder, device="cpu").encode(list(_GOLDEN_TEXTS)).tolist()
+    vectors = load(folder, device="cpu").encode(list(texts)).tolist()
     if not all(math.isfinite(x) for vector in vectors for x in vector):
         raise ValueError(f"{folder} gives vectors that are not finite: build it again")
     return vectors
@@ -188,7 +207,7 @@ def _write_tokenizer(base: Path, out: Path) -> None:
     tokenizer["truncation"] = tokenizer["padding"] = None
     write_json(out / "tokenizer.json", tokenizer)
     write_json(
-        out / "tokenizer_config.json", _read_json(base / "tokenizer_config.json") | {"model_max_length": _NO_LIMIT}
+        out / "tokenizer_config.json", _read_json(base / "tokenizer_config.json") | {"model_max_length": NO_LIMIT}
     )
 
 

@@ -4,40 +4,106 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HTTPError
 from sentence_transformers import SentenceTransformer
 
 from . import folder
 from .base import sha256
-from .texts import clean
+from .onnx_encoder import graph_file
+from .passages import Passages, encode_passages
+from .texts import check, clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ONNX_DTYPES = ("float32", "int8")
 
 
 class Lam(SentenceTransformer):
     """A `SentenceTransformer` that takes a text or a list of texts, and nothing that only looks like one.
 
-    Its `manifest` says which weights it was built from.
+    Its `manifest` says which weights it was built from; `truncated_texts` counts what a limit in `max_seq_length` has
+    cut (there is none, unless it is set).
     """
 
     manifest: dict[str, Any]
+    on_truncate: str = "warn"
+    truncated_texts: int = 0
+    _warned_of: int | None = None  # the limit
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """As `SentenceTransformer.encode`.
 
         Raises:
             TypeError: something is not a string; the message says what, and at which index.
+            ValueError: a text is longer than `max_seq_length`, of a model loaded with `on_truncate="error"`.
         """
-        if args:
-            return super().encode(clean(args[0]), *args[1:], **kwargs)
         # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
         name = "inputs" if "inputs" in kwargs else "sentences"
-        return super().encode(**{**kwargs, name: clean(kwargs.get(name))})
+        named = dict(zip((name, "prompt_name", "prompt"), args, strict=False)) | kwargs
+        texts = clean(named.get(name))
+        prompt = named.get("prompt") or self.prompts.get(named.get("prompt_name") or self.default_prompt_name) or ""
+        self._check_lengths([prompt + text for text in ([texts] if isinstance(texts, str) else texts)])
+        if args:
+            return super().encode(texts, *args[1:], **kwargs)
+        return super().encode(**{**kwargs, name: texts})
+
+    def encode_passages(
+        self, texts: str | Sequence[str], size: int = 256, batch_size: int = 32
+    ) -> Passages | list[Passages]:
+        """Embed texts and their passages in one pass, so that a passage knows all that came before it.
+
+        A passage's vector is the mean of its tokens' last hidden states, normalised. Passages of a text have even
+        sizes and begin and end between words; a text without a word has none.
+
+        Args:
+            texts: one string, or several.
+            size: most tokens of a passage.
+            batch_size: texts that are read together, a block of each at a time.
+
+        Returns:
+            For each text `Passages`: `vector` as `encode` gives it, `vectors` (passages, size of a vector) and
+            `offsets` (passages, 2), the characters of the text where they begin and end.
+
+        Raises:
+            TypeError, ValueError: as `encode`; or `size` is not positive.
+        """
+        texts = check(texts)
+        several = [texts] if isinstance(texts, str) else texts
+        self._check_lengths(clean(several))
+        self.eval()
+        found = encode_passages(self, several, size, batch_size)
+        return found[0] if isinstance(texts, str) else found
+
+    def _check_lengths(self, texts: list[str]) -> None:
+        limit = self.max_seq_length
+        if limit is None or limit >= folder.NO_LIMIT:
+            return
+        lengths: list[int] = []
+        for start in range(0, len(texts), 1024):
+            tokens = self.tokenizer(texts[start : start + 1024], truncation=False, padding=False, verbose=False)
+            lengths += map(len, tokens["input_ids"])
+        long = [i for i, length in enumerate(lengths) if length > limit]
+        if not long:
+            return
+        if self.on_truncate == "error":
+            raise ValueError(
+                f"the text at index {long[0]} has {lengths[long[0]]} tokens, over max_seq_length={limit}: "
+                f"raise the limit, or shorten the text"
+            )
+        self.truncated_texts += len(long)
+        if self._warned_of != limit:
+            self._warned_of = limit
+            warnings.warn(
+                f"{len(long)} of {len(texts)} texts are longer than max_seq_length={limit} tokens (the longest has "
+                f"{max(lengths)}) and are cut there; later ones are only counted, in `truncated_texts`",
+                stacklevel=3,
+            )
 
 
 def load(
@@ -46,28 +112,50 @@ def load(
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     base_only: bool = False,
-) -> SentenceTransformer:
+    backend: Literal["torch", "onnx"] = "torch",
+    on_truncate: Literal["warn", "error"] = "warn",
+) -> Lam:
     """Load a LAM, every file of it checked.
 
     Args:
         path_or_repo: a model folder, or a name on the Hub; the packaged weights if None.
         revision: branch, tag or commit on the Hub.
-        device: as in torch; by default the fastest at hand.
+        device: as in torch; by default the fastest at hand. ONNX Runtime runs LAM on the CPU only.
         dtype: of the dense layers ("float32", "bfloat16", "float16" or a torch dtype); the delta rule stays in
-            float32.
+            float32. For ONNX Runtime "float32" or "int8".
         base_only: skip the output of the DeltaNet layers.
+        backend: "torch", or "onnx" for ONNX Runtime, from the folder's graphs; those of the packaged weights are
+            exported once into the user's cache folder.
+        on_truncate: what becomes of texts over `max_seq_length`, where you set one (nothing is over it before): they
+            are cut with one warning, or refused with a ValueError.
 
     Raises:
         FileNotFoundError: there is no such folder, name, revision or file.
-        ValueError: a file is damaged, or the model is not a LAM.
+        ValueError: a file is damaged, the model is not a LAM, or an argument is none of its choices.
+        ImportError: `backend` needs what is not installed.
     """
+    for name, value, choices in (
+        ("backend", backend, ("torch", "onnx")),
+        ("on_truncate", on_truncate, ("warn", "error")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}: it must be {' or '.join(choices)}")
+    open_model = _on_onnx_runtime if backend == "onnx" else _in_torch
+    model, manifest = open_model(path_or_repo, revision, device, dtype, base_only)
+    model.manifest, model.on_truncate = manifest, on_truncate
+    return model
+
+
+def _in_torch(
+    path_or_repo: str | Path | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    base_only: bool,
+) -> tuple[Lam, dict[str, Any]]:
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(_DTYPES)}")
-    if path_or_repo is None:
-        path, manifest = _packaged()
-    else:
-        path = _find(str(path_or_repo), revision)
-        manifest = folder.check(path)
+    path, manifest = _model_folder(path_or_repo, revision)
     model = Lam(
         str(path),
         device=device,
@@ -75,11 +163,44 @@ def load(
         model_kwargs={"dtype": _DTYPES.get(dtype, dtype) if dtype else torch.float32},
         config_kwargs={"base_only": True} if base_only else {},
     )
-    model.manifest = manifest
-    return model
+    return model, manifest
 
 
-def _find(path_or_repo: str, revision: str | None) -> Path:
+def _on_onnx_runtime(
+    path_or_repo: str | Path | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    base_only: bool,
+) -> tuple[Lam, dict[str, Any]]:
+    from .onnx_module import OnnxModule
+
+    if device not in (None, "cpu"):
+        raise ValueError(f"device is {device!r}: ONNX Runtime runs LAM on the CPU, leave it out")
+    if dtype not in (None, *_ONNX_DTYPES):
+        raise ValueError(f"dtype is {dtype!r}: for ONNX Runtime it must be one of {', '.join(_ONNX_DTYPES)}")
+    graph = graph_file(base_only, int8=dtype == "int8")
+    path, manifest = _model_folder(path_or_repo, revision, graph)
+    if path_or_repo is None and not (path / graph).is_file():
+        try:
+            from lam_export import export
+        except ImportError as error:
+            raise ImportError("the graphs must be exported first: pip install 'lam-model[export]'") from error
+        export(path, ["base" if base_only else "full"], int8=dtype == "int8")
+    return Lam(modules=[OnnxModule(path, graph)], device="cpu", similarity_fn_name="cosine"), manifest
+
+
+def _model_folder(
+    path_or_repo: str | Path | None, revision: str | None, graph: str | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """A whole model folder and its manifest; from the Hub, with one of its graphs if need be."""
+    if path_or_repo is None:
+        return _packaged()
+    path = _find(str(path_or_repo), revision, graph)
+    return path, folder.check(path)
+
+
+def _find(path_or_repo: str, revision: str | None, graph: str | None) -> Path:
     if Path(path_or_repo).is_dir():
         if revision:
             raise ValueError(f"revision {revision!r} was given with the local folder {path_or_repo}: leave it out")
@@ -87,7 +208,10 @@ def _find(path_or_repo: str, revision: str | None) -> Path:
     if path_or_repo.count("/") != 1 or path_or_repo.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{path_or_repo} is neither a folder nor a name on the Hub (owner/name)")
     try:
-        return Path(snapshot_download(path_or_repo, revision=revision, ignore_patterns=["onnx/*"]))
+        path = Path(snapshot_download(path_or_repo, revision=revision, ignore_patterns=[f"{folder.ONNX}*"]))
+        if graph:
+            hf_hub_download(path_or_repo, graph, revision=path.name)
+        return path
     except (OSError, ValueError, HTTPError) as error:  # the hub's errors of every kind, a broken connection too
         at = f" at revision {revision}" if revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .folder import check_files
 from .texts import clean
+
+
+def graph_file(base_only: bool = False, int8: bool = False) -> str:
+    """Where in a model folder a graph lies."""
+    return f"onnx/model{'_base' * base_only}{'_int8' * int8}.onnx"
 
 
 class OnnxEncoder:
@@ -18,27 +24,36 @@ class OnnxEncoder:
         folder: a model folder with exported graphs (`lam export onnx`).
         file: the graph, within the folder.
         threads: of one call, within operators; all cores if None. Any number of callers may share one encoder.
+        checked: compare the files with the folder's manifest; a graph that is still being written is not in it.
 
     Raises:
         FileNotFoundError: naming the file that is missing.
+        ValueError: naming the file that was altered or damaged.
+        ImportError: onnxruntime or tokenizers is not installed.
     """
 
-    def __init__(self, folder: str | Path, file: str = "onnx/model.onnx", threads: int | None = None):
-        import onnxruntime
-        from tokenizers import Tokenizer
-
-        paths = {name: Path(folder) / name for name in (file, "tokenizer.json", "config.json")}
-        for path in paths.values():
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: write the graphs with `lam export onnx {folder}`")
+    def __init__(
+        self, folder: str | Path, file: str = graph_file(), threads: int | None = None, checked: bool = True
+    ) -> None:
+        try:
+            import onnxruntime
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ImportError(f"{error.name} is not installed: pip install 'lam-model[onnx]'") from error
+        folder = Path(folder)
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing: write the graphs with `lam export onnx {folder}`")
+        if checked:
+            check_files(folder, [file, "tokenizer.json", "config.json"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # it warns of inputs that have defaults
-        self._session = onnxruntime.InferenceSession(paths[file], options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._carried = [name for name in self._outputs if name.startswith("present_")]
-        self._tokenizer = Tokenizer.from_file(str(paths["tokenizer.json"]))
-        config = json.loads(paths["config.json"].read_text(encoding="utf-8"))
+        self._session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+        # What has to be given from the start on; the other `past_*` inputs have defaults and are not listed.
+        self._past = {i.name: i.shape[1:] for i in self._session.get_inputs() if i.name.startswith("past_")}
+        self._carried = [o.name for o in self._session.get_outputs() if o.name.startswith("present_")]
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._block, self._pad = config["block_size"], config["pad_token_id"]
         self.dimension: int = config["hidden_size"]
 
@@ -59,23 +74,24 @@ class OnnxEncoder:
         if isinstance(texts, str):
             return self.encode([texts], batch_tokens)[0]
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        tokens = [np.array(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
         for rows in _batches([len(ids) for ids in tokens], batch_tokens, self._block):
-            vectors[rows] = self._embed([tokens[row] for row in rows])
+            longest = max(len(tokens[row]) for row in rows)
+            ids = np.full((len(rows), longest), self._pad, np.int64)
+            mask = np.zeros_like(ids)
+            for i, row in enumerate(rows):
+                ids[i, : len(tokens[row])], mask[i, : len(tokens[row])] = tokens[row], 1
+            vectors[rows] = self.embed(ids, mask)
         return vectors
 
-    def _embed(self, tokens: list[np.ndarray]) -> np.ndarray:
-        longest = max(map(len, tokens))
-        ids = np.full((len(tokens), longest), self._pad, np.int64)
-        mask = np.zeros_like(ids)
-        for row, text in enumerate(tokens):
-            ids[row, : len(text)], mask[row, : len(text)] = text, 1
-        carried: dict[str, np.ndarray] = {}
+    def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Unit vectors (texts, dimension) of padded tokens, each (texts, length), block by block."""
+        carried = {name: np.zeros((len(input_ids), *shape), np.float32) for name, shape in self._past.items()}
         names = ["sentence_embedding", *self._carried]
-        for start in range(0, longest, self._block):
+        for start in range(0, input_ids.shape[1], self._block):
             block = {
-                "input_ids": ids[:, start : start + self._block],
-                "attention_mask": mask[:, start : start + self._block],
+                "input_ids": input_ids[:, start : start + self._block],
+                "attention_mask": attention_mask[:, start : start + self._block],
             }
             vectors, *present = self._session.run(names, block | carried)
             carried = {

@@ -13,10 +13,9 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFound
 from huggingface_hub.utils import validate_repo_id
 
 from . import __version__
-from .folder import MANIFEST, verify
+from .folder import MANIFEST, ONNX, check_files, verify
 
 CARD = "README.md"
-_ONNX = "onnx/"
 # HTTPError is the HTTP library's, for a connection that broke; RuntimeError comes from the upload of large files.
 _HUB_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)
 
@@ -70,10 +69,10 @@ def contents(folder: Path) -> dict[str, int]:
     """
     verify(folder)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    check_files(folder, [name for name in manifest["sha256"] if name.startswith(ONNX)])
     _check_card(folder / CARD, manifest["deltanet_sha256"])
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    ours = {*manifest["sha256"], MANIFEST, CARD}
-    if strays := [name for name in names if name not in ours and not name.startswith(_ONNX)]:
+    if strays := [name for name in names if name not in {*manifest["sha256"], MANIFEST, CARD}]:
         raise ValueError(f"{folder / strays[0]} is not a file of the model: move it out of the folder")
     return {name: (folder / name).stat().st_size for name in names}
 
@@ -93,7 +92,7 @@ def _send(api: HfApi, repo: str, folder: Path, names: list[str], private: bool, 
         raise ValueError("it is there already, and public: make it private on the Hub, or leave --private out")
     with _branch(api, repo, revision):
         gone = [name for name in api.list_repo_files(repo, revision=revision) if name not in names]
-        operations = [CommitOperationDelete(name) for name in gone if name.startswith(_ONNX)]
+        operations = [CommitOperationDelete(name) for name in gone if name.startswith(ONNX)]
         operations += [CommitOperationAdd(name, folder / name) for name in names]
         # Not `upload_folder`, which may make several commits of a folder.
         message = f"Publish a verified LAM (lam-model {__version__})"

@@ -1,4 +1,8 @@
-"""Exact cosine search over a corpus in one jsonl file, whose vectors are kept beside it."""
+"""Exact cosine search over a corpus in one jsonl file, whose vectors are kept beside it.
+
+A document that is longer than a passage counts as its best one: on long documents that finds more than the vector of
+the whole.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,50 @@ import numpy as np
 
 from . import __version__
 from .base import sha256
-from .encode import Document, encode_chunks, read
+from .encode import Document, in_chunks, read
 from .files import replacing
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from .loading import Lam
+
 log = logging.getLogger(__name__)
 
 
+PASSAGE_TOKENS = 256  # at most
+
+
+class Index(NamedTuple):
+    """The vectors of a corpus: those of a document's passages, or its own if it is no longer than one.
+
+    Args:
+        vectors: unit vectors, one document after another, float32 (vectors, size).
+        offsets: where a passage begins and ends in its `Document.whole`, int64 (vectors, 2).
+        counts: how many vectors each document has, one at least, int64 (documents,).
+    """
+
+    vectors: np.ndarray
+    offsets: np.ndarray
+    counts: np.ndarray
+
+
+class Passage(NamedTuple):
+    """A part of a document: `document.whole[start:end]`."""
+
+    start: int
+    end: int
+    text: str
+
+
 class Hit(NamedTuple):
-    """A document that was found, with its cosine to the query."""
+    """A document that was found, with its cosine to the query: that of its best passage, if it has several."""
 
     score: float
     id: str
     title: str
     text: str
+    passage: Passage | None = None
 
 
 def model_key(model: SentenceTransformer) -> str:
@@ -59,64 +91,83 @@ def read_corpus(path: Path) -> list[Document]:
 
 
 def embed_corpus(
-    model: SentenceTransformer, path: Path, model_key: str | None = None, batch_size: int = 32
-) -> tuple[list[Document], np.ndarray]:
+    model: Lam, path: Path, model_key: str | None = None, batch_size: int = 32
+) -> tuple[list[Document], Index]:
     """A corpus and its vectors, which are read from the file beside it if they are of this corpus and this model.
 
     Args:
         model: as from `lam_model.load`.
         path: the corpus, as for `read_corpus`.
         model_key: as from `model_key`; None: neither read nor write `CORPUS.jsonl.lam.npz`.
-
-    Returns:
-        The documents, and their unit vectors: float32 (documents, size).
     """
     documents = read_corpus(path)
     beside = path.with_name(f"{path.name}.lam.npz")
-    key = model_key and f"{sha256(path)} {model_key}"
-    vectors = _cached(beside, key, len(documents)) if key else None
-    if vectors is None:
-        vectors = np.concatenate([vectors for _, vectors in encode_chunks(model, documents, batch_size)])
+    key = model_key and f"{sha256(path)} {model_key} {PASSAGE_TOKENS}"
+    index = _cached(beside, key, len(documents)) if key else None
+    if index is None:
+        index = _embed(model, documents, batch_size)
         if key:
-            _cache(beside, key, vectors)
-    return documents, vectors
+            _cache(beside, key, index)
+    return documents, index
 
 
-def search(
-    model: SentenceTransformer, queries: list[str], documents: list[Document], vectors: np.ndarray, top_k: int = 5
-) -> list[list[Hit]]:
+def search(model: Lam, queries: list[str], documents: list[Document], index: Index, top_k: int = 5) -> list[list[Hit]]:
     """The `top_k` documents of the highest cosine to each query, best first, the earlier of two equals first.
 
+    A document's cosine is that of its best vector in the index.
+
     Args:
-        documents, vectors: as from `embed_corpus`.
+        documents, index: as from `embed_corpus`.
 
     Raises:
         ValueError: `top_k` is not positive.
     """
     if top_k < 1:
         raise ValueError(f"top_k is {top_k}: it must be at least 1")
-    scores = np.asarray(model.encode(queries, show_progress_bar=False), np.float32) @ vectors.T
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-    return [
-        [Hit(float(row[i]), documents[i].id or "", documents[i].title, documents[i].text) for i in order]
-        for row, order in zip(scores, best, strict=True)
-    ]
+    starts = np.cumsum(index.counts) - index.counts
+    scores = np.asarray(model.encode(queries, show_progress_bar=False), np.float32) @ index.vectors.T
+    of_documents = np.maximum.reduceat(scores, starts, axis=1)
+    best = np.argsort(-of_documents, axis=1, kind="stable")[:, :top_k]
+
+    def hit(scores: np.ndarray, i: int) -> Hit:
+        document, count, passage = documents[i], index.counts[i], None
+        number = starts[i] + scores[starts[i] : starts[i] + count].argmax()
+        if count > 1:
+            start, end = index.offsets[number].tolist()
+            passage = Passage(start, end, document.whole[start:end])
+        return Hit(float(scores[number]), document.id or "", document.title, document.text, passage)
+
+    return [[hit(row, i) for i in order] for row, order in zip(scores, best, strict=True)]
 
 
-def _cached(path: Path, key: str, count: int) -> np.ndarray | None:
+def _embed(model: Lam, documents: list[Document], batch_size: int) -> Index:
+    vectors, offsets = [], []
+    for chunk in in_chunks(documents):
+        texts = [document.whole for document in chunk]
+        for text, found in zip(texts, model.encode_passages(texts, PASSAGE_TOKENS, batch_size), strict=True):
+            several = len(found.vectors) > 1
+            vectors.append(found.vectors if several else found.vector[None])
+            offsets.append(found.offsets if several else np.array([[0, len(text)]]))
+    return Index(np.concatenate(vectors), np.concatenate(offsets), np.array([len(rows) for rows in vectors]))
+
+
+def _cached(path: Path, key: str, count: int) -> Index | None:
     try:
         with np.load(path) as file:
             if str(file["key"]) != key:
                 return None
-            vectors = file["vectors"]
+            index = Index(*(file[name] for name in Index._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there or damaged: written again
-    return vectors if vectors.shape[:1] == (count,) and np.isfinite(vectors).all() else None
+    vectors = (index.counts.sum(),)
+    shapes = [array.shape[:1] for array in index]
+    whole = shapes == [vectors, vectors, (count,)] and all(np.isfinite(array).all() for array in index)
+    return index if whole else None
 
 
-def _cache(path: Path, key: str, vectors: np.ndarray) -> None:
+def _cache(path: Path, key: str, index: Index) -> None:
     try:
         with replacing(path) as beside, open(beside, "wb") as file:
-            np.savez(file, key=np.array(key), vectors=vectors)
+            np.savez(file, key=np.array(key), **index._asdict())
     except OSError as error:
         log.warning("the vectors are not kept, for %s cannot be written (%s)", path, error)

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 
-def clean(texts: Any) -> str | list[str]:
-    """A text or a list of texts, checked; a lone surrogate, which no tokenizer takes, becomes U+FFFD.
+def check(texts: Any) -> str | list[str]:
+    """A text or a list of texts, as they are.
 
     Raises:
         TypeError: something is not a string.
     """
     if isinstance(texts, str):
-        return _whole_characters(texts)
+        return texts
     if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"):
         raise TypeError(f"LAM embeds a string or a list of strings, not {type(texts).__name__}")
     texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"LAM embeds strings: the item at index {i} is {type(text).__name__} ({text!r:.60})")
-    return [_whole_characters(text) for text in texts]
+    return texts
+
+
+def clean(texts: Any) -> str | list[str]:
+    """A text or a list of texts, checked; a lone surrogate, which no tokenizer takes, becomes U+FFFD.
+
+    Raises:
+        TypeError: something is not a string.
+    """
+    texts = check(texts)
+    return _whole_characters(texts) if isinstance(texts, str) else list(map(_whole_characters, texts))
 
 
 def _whole_characters(text: str) -> str:

@@ -19,6 +19,15 @@ class Fake:
         vectors = np.array([[text[:3].count(letter) for letter in "abc"] for text in texts], np.float32) + 1e-3
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
+    def encode_passages(self, texts, size, batch_size=32):
+        """A passage is 40 characters."""
+        found = []
+        for text in texts:
+            offsets = np.array([(i, min(i + 40, len(text))) for i in range(0, len(text), 40)])
+            vectors = self.encode([text[start:end] for start, end in offsets])
+            found.append(lam_model.Passages(self.encode([text])[0], vectors, offsets))
+        return found
+
     def modules(self):
         return []
 
@@ -40,6 +49,13 @@ def loaded(monkeypatch):
 
 
 @pytest.fixture
+def real_lam(monkeypatch):
+    model = lam_model.load(device="cpu")
+    monkeypatch.setattr(lam_model, "load", lambda *args, **options: model, raising=False)
+    return model
+
+
+@pytest.fixture
 def corpus(tmp_path):
     path = tmp_path / "corpus.jsonl"
     rows = [{"_id": "1", "title": "aaa", "text": "of a\nand   more"}, {"_id": "2", "text": "bbb"}]
@@ -51,6 +67,7 @@ def fails(capsys, *argv):
     """The one sentence on stderr of a command that must fail with code 2."""
     assert cli.main([str(arg) for arg in argv]) == 2
     error = capsys.readouterr().err
+    error = error if isinstance(error, str) else error.decode()
     assert error.startswith("lam: error: ")
     assert error.count("\n") == 1
     return error
@@ -73,13 +90,16 @@ def test_texts_become_jsonl_on_stdout(loaded, capfdbinary):
     rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == ["0", "1"]
     np.testing.assert_allclose(rows[0]["embedding"], Fake().encode(["aaa"])[0])
-    assert loaded == [{"model": None, "revision": None, "device": None, "dtype": None, "base_only": False}]
+    assert loaded == [
+        {"model": None, "revision": None, "device": None, "dtype": None, "base_only": False, "backend": "torch"}
+    ]
 
 
 def test_model_options_are_handed_on(loaded, capfdbinary):
-    options = ["--model", "org/lam", "--revision", "v1", "--device", "cpu", "--dtype", "bfloat16", "--base-only"]
-    assert cli.main(["encode", "a", *options]) == 0
-    assert loaded == [{"model": "org/lam", "revision": "v1", "device": "cpu", "dtype": "bfloat16", "base_only": True}]
+    options = {"model": "org/lam", "revision": "v1", "device": "cpu", "dtype": "int8", "backend": "onnx"}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    assert cli.main(["encode", "a", *arguments, "--base-only"]) == 0
+    assert loaded == [options | {"base_only": True}]
 
 
 def test_texts_and_files_follow_one_another(loaded, corpus, tmp_path):
@@ -112,6 +132,39 @@ def test_search_prints_ranks_scores_and_titles(loaded, corpus, capsys):
         "a\n   1  1.000  aaa\n             of a and more\n\nb\n   1  1.000  2\n             bbb\n\n"
     )
     assert corpus.with_name("corpus.jsonl.lam.npz").exists()
+
+
+def test_search_shows_the_best_passage_of_a_long_document(loaded, corpus, capsys):
+    corpus.write_text(json.dumps({"title": "aaa", "text": "x" * 35 + " ccc and more"}))
+    assert cli.main(["search", str(corpus), "c"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].split() == ["1", "1.000", "aaa"]
+    assert shown[3] == "      characters 40 to 52:"
+    assert shown[4] == " " * 13 + "ccc and more"
+
+
+def test_a_file_of_one_text_is_streamed(real_lam, tmp_path, capfdbinary, monkeypatch):
+    monkeypatch.setattr("lam_model.encode._PIECE_BYTES", 5)  # within words and characters
+    text = "\ufeffOne text\nin lines: na\u00efve caf\u00e9, \u6771\u4eac and the rest of it. "
+    (tmp_path / "text").write_bytes(text.encode())
+    expected = real_lam.encode(text.removeprefix("\ufeff"))
+    assert cli.main(["encode", "--stream", str(tmp_path / "text")]) == 0
+    (row,) = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    assert row["id"] == "0"
+    np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+    assert cli.main(["encode", "--stream", str(tmp_path / "text"), "-o", str(tmp_path / "v.npy")]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected[None], atol=1e-5)
+    (tmp_path / "text").write_bytes(b"caf\xe9 and more")
+    assert "text is not UTF-8 text" in fails(capfdbinary, "encode", "--stream", tmp_path / "text")
+
+
+def test_stream_refuses_before_the_model_is_loaded(loaded, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text("one text")
+    assert "a.txt: No such file" in fails(capsys, "encode", "--stream", tmp_path / "a.txt")
+    assert "alone" in fails(capsys, "encode", "text", "--stream", tmp_path / "a.jsonl")
+    same = ["--stream", tmp_path / "a.jsonl", "-o", tmp_path / "a.jsonl"]
+    assert "would be replaced" in fails(capsys, "encode", *same)
+    assert not loaded
 
 
 def test_search_without_cache_keeps_nothing(loaded, corpus):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from lam_model import OnnxEncoder, load
-from lam_model.folder import build
+from lam_model.folder import build, check, check_files
 from lam_model.onnx_encoder import _batches
+from lam_model.search import model_key
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -25,9 +27,9 @@ LENGTHS = (1, 2, 7, 33, 63, 64)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, tiny_base, tiny_weights):
-    """A model folder of the tiny base with both graphs in it, and what was measured of them."""
+    """A model folder of the tiny base with all graphs in it, and what was measured of them."""
     folder = build(tmp_path_factory.mktemp("exported") / "lam", tiny_weights, tiny_base)
-    return folder, lam_export.export(folder)
+    return folder, lam_export.export(folder, int8=True, standard=True)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +67,31 @@ def test_a_call_with_two_inputs_gives_torchs_hidden_states(variant, length):
 
 def test_graphs_are_compared_with_torch_on_200_texts_as_they_are_written(exported):
     folder, figures = exported
-    assert [graph["file"] for graph in figures] == ["model.onnx", "model_base.onnx"]
+    int8 = ["model_int8.onnx", "model_base_int8.onnx"]
+    assert {graph["file"] for graph in figures} == {"model.onnx", "model_base.onnx", "model_portable.onnx", *int8}
     for graph in figures:
         assert graph["texts"] == 200
-        assert graph["largest_difference"] < 1e-5
         assert graph["bytes"] == (folder / "onnx" / graph["file"]).stat().st_size
-    assert lam_export.verify(folder) == figures
+        if graph["file"] in int8:
+            assert 0.99 < graph["cosine"] < 1 - 1e-6  # it is another graph
+        else:
+            assert graph["largest_difference"] < 1e-5
+    assert lam_export.verify(folder) == sorted(figures, key=lambda graph: folder / "onnx" / graph["file"])
+    check(folder)
+    assert {f"onnx/{graph['file']}" for graph in figures} <= set(check_files(folder)["sha256"])
 
 
 def test_a_graph_of_other_weights_is_refused(folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     shutil.copy(other / "onnx" / "model_base.onnx", other / "onnx" / "model.onnx")
+    with pytest.raises(ValueError, match=r"model\.onnx was altered or damaged"):
+        lam_export.verify(other)
+    with pytest.raises(ValueError, match=r"model\.onnx was altered or damaged"):
+        load(other, backend="onnx")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["sha256"]["onnx/model.onnx"] = manifest["sha256"]["onnx/model_base.onnx"]
+    (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"model\.onnx differs from torch"):
         lam_export.verify(other)
 
@@ -86,9 +101,14 @@ def test_a_graph_that_fails_is_not_left(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, other)
     shutil.rmtree(other / "onnx")
     monkeypatch.setattr("lam_export.check.TOLERANCE", -1)
-    with pytest.raises(ValueError, match="differs from torch"):
+    with pytest.raises(ValueError, match=r"onnx/model_base\.onnx differs from torch"):
         lam_export.export(other, ["base"])
     assert list((other / "onnx").iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setattr("lam_export.check.INT8_COSINE", 1.01)
+    with pytest.raises(ValueError, match=r"onnx/model_base_int8\.onnx has a cosine of"):
+        lam_export.export(other, ["base"], int8=True)
+    assert [path.name for path in (other / "onnx").iterdir()] == ["model_base.onnx"]
 
 
 def test_the_recurrence_is_one_operator_a_layer_and_direction(folder):
@@ -102,12 +122,78 @@ def test_the_recurrence_is_one_operator_a_layer_and_direction(folder):
     assert "LinearAttention" not in [node.op_type for node in base_only.node]
 
 
-@pytest.mark.parametrize(("file", "base_only"), [("onnx/model.onnx", False), ("onnx/model_base.onnx", True)])
+def test_the_portable_graph_has_standard_operators_only(folder):
+    import onnx
+
+    model = onnx.load(folder / "onnx" / "model_portable.onnx")
+    assert [opset.domain for opset in model.opset_import] == [""]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+    assert [node.op_type for node in model.graph.node].count("Scan") == 2 * 3
+
+
+def test_int8_graphs_are_smaller(folder):
+    for name in ("model", "model_base"):
+        sizes = [(folder / "onnx" / f"{name}{suffix}.onnx").stat().st_size for suffix in ("", "_int8")]
+        assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "base_only"),
+    [("onnx/model.onnx", False), ("onnx/model_base.onnx", True), ("onnx/model_portable.onnx", False)],
+)
 def test_texts_of_any_length_have_torchs_vectors(folder, texts, file, base_only):
     expected = load(folder, device="cpu", base_only=base_only).encode(texts)
     encoder = OnnxEncoder(folder, file)
     for batch_tokens in (1, 200, 10_000):
         assert np.abs(encoder.encode(texts, batch_tokens) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+def test_load_gives_a_sentence_transformer_on_onnx_runtime(folder, texts, base_only):
+    model = load(folder, backend="onnx", base_only=base_only)
+    torch_model = load(folder, device="cpu", base_only=base_only)
+    assert np.abs(model.encode(texts) - torch_model.encode(texts)).max() < 1e-5
+    assert model.encode(texts, convert_to_tensor=True).shape == (len(texts), 48)
+    assert model.similarity(model.encode(texts[1]), model.encode(texts[1])).item() == pytest.approx(1, abs=1e-6)
+    assert model.manifest == torch_model.manifest
+    with pytest.raises(TypeError, match="index 1 is int"):
+        model.encode(["ba", 3])
+
+
+def test_int8_is_a_dtype_of_onnx_runtime(folder, texts):
+    int8, exact = load(folder, backend="onnx", dtype="int8"), load(folder, backend="onnx")
+    assert 1e-5 < np.abs(int8.encode(texts) - exact.encode(texts)).max() < 0.1
+    assert model_key(int8) != model_key(exact)
+
+
+def test_load_on_onnx_runtime_cuts_where_torch_does(folder, texts):
+    models = [load(folder, backend="onnx"), load(folder, device="cpu")]
+    for model in models:
+        model.max_seq_length = 20
+    vectors = [model.encode(texts) for model in models]
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"backend": "tpu"}, "must be torch or onnx"),
+        ({"backend": "onnx", "dtype": "bfloat16"}, "must be one of float32, int8"),
+        ({"backend": "onnx", "device": "cuda"}, "on the CPU"),
+        ({"dtype": "int8"}, "must be one of float32, bfloat16"),
+    ],
+)
+def test_what_onnx_runtime_cannot_do_is_said(folder, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        load(folder, **wrong)
+
+
+def test_load_without_a_graph_says_how_to_get_one(tmp_path, folder):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("onnx"))
+    with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing: write the graphs"):
+        load(other, backend="onnx")
 
 
 def test_a_string_gives_one_vector_and_no_texts_give_none(folder):

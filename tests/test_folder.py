@@ -44,7 +44,7 @@ def tamper(path, change):
 def test_a_built_folder_verifies(built):
     lines = folder.verify(built)
     assert len(lines) == 3
-    assert f"{len(folder._GOLDEN_TEXTS)} golden vectors" in lines[2]
+    assert f"{len(folder.GOLDEN_TEXTS)} golden vectors" in lines[2]
 
 
 def test_the_packaged_weights_build_a_folder_that_verifies(tmp_path):

@@ -6,6 +6,7 @@ import inspect
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -92,7 +93,40 @@ def test_nothing_is_truncated_unless_a_limit_is_set(built):
     text, longer = "word " * 600, "word " * 600 + "another end"
     assert np.abs(model.encode(text) - model.encode(longer)).max() > 1e-4
     model.max_seq_length = 256
-    np.testing.assert_allclose(model.encode(text), model.encode(longer), atol=1e-6)
+    with pytest.warns(UserWarning, match="max_seq_length=256"):
+        np.testing.assert_allclose(model.encode(text), model.encode(longer), atol=1e-6)
+
+
+def test_truncation_is_counted_and_warned_of_once(built):
+    model = lam_model.load(built, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode("word " * 600)  # without a limit
+        model.max_seq_length = 12
+        model.encode(["word " * 10, "short"])  # ten and [CLS] and [SEP]
+    with pytest.warns(UserWarning, match=r"2 of 3 texts .* max_seq_length=12 tokens \(the longest has 22\)"):
+        model.encode(["word " * 20, "short", "word " * 11])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_document("word " * 20)
+    assert model.truncated_texts == 3
+    model.max_seq_length = 10
+    with pytest.warns(UserWarning, match="1 of 1 texts"):  # of another limit
+        model.encode("word " * 10)
+    assert model.truncated_texts == 4
+
+
+def test_truncation_is_refused_where_that_was_asked_for(built):
+    model = lam_model.load(built, device="cpu", on_truncate="error")
+    model.max_seq_length = 12
+    message = "index 1 has 13 tokens, over max_seq_length=12"
+    for call in (model.encode, model.encode_passages, model.encode_query):
+        with pytest.raises(ValueError, match=message):
+            call(["word " * 10, "word " * 11])
+    with pytest.raises(ValueError, match="index 0 has 13 tokens"):  # a prompt is read too
+        model.encode(["word " * 10], prompt="query ")
+    assert model.encode("word " * 10).shape == (384,)
+    assert model.truncated_texts == 0
 
 
 def test_the_vectors_agree_with_the_base(lam, base):
@@ -131,6 +165,7 @@ def test_packaged_weights_are_built_once(tmp_path, monkeypatch):
         ({"path_or_repo": "org/no-such-model"}, FileNotFoundError, "org/no-such-model is neither"),
         ({"path_or_repo": "org/lam", "revision": "nope"}, FileNotFoundError, "org/lam at revision nope"),
         ({"dtype": "int3"}, ValueError, "dtype is 'int3'"),
+        ({"on_truncate": "cut"}, ValueError, "on_truncate is 'cut'"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(arguments, error, message):

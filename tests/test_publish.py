@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 
 import lam_model
 from lam_model import cli, folder
-from lam_model.base import convert
+from lam_model.base import convert, sha256
 from lam_model.publish import publish
 
-# Arguments: whether the package is imported, whether there is a network, the golden texts, the folders and revisions.
+# Arguments: whether the package is imported, whether there is a network, the folders and revisions.
 READ = """
 import json, socket, sys
 package, network = sys.argv[1] == "package", sys.argv[2] == "online"
-texts, main, other, branch, commit = json.loads(sys.argv[3]), *sys.argv[4:]
+main, other, branch, commit = sys.argv[3:]
 connections = []
 def connect(self, address):
     connections.append(address)
@@ -41,7 +41,8 @@ from transformers import AutoModel
 
 def check(model, folder):
     golden = json.load(open(folder + "/manifest.json"))["golden"]
-    error = max(abs(a - b) for x, y in zip(model.encode(texts).tolist(), golden) for a, b in zip(x, y))
+    vectors = model.encode([g["text"] for g in golden]).tolist()
+    error = max(abs(a - b) for x, g in zip(vectors, golden) for a, b in zip(x, g["vector"]))
     assert error < 1e-4, (folder, error)
     check_origin(model[0].auto_model)
 
@@ -73,7 +74,11 @@ def build(out, base, seed):
     folder.build(out, path, base)
     (out / "README.md").write_text(f"# LAM\n\n<!-- deltanet_sha256: {manifest(out)['deltanet_sha256']} -->\n")
     (out / "onnx").mkdir()
-    (out / "onnx" / f"model{seed}.onnx").write_bytes(b"graph")
+    graph = out / "onnx" / f"model{seed}.onnx"
+    graph.write_bytes(b"graph")
+    listed = manifest(out)
+    listed["sha256"][f"onnx/{graph.name}"] = sha256(graph)
+    (out / folder.MANIFEST).write_text(json.dumps(listed))
     return out
 
 
@@ -152,8 +157,7 @@ def test_a_published_model_loads_from_the_hub_and_then_offline_from_the_cache(hu
         home = tmp_path / package
         home.mkdir()
         for network in ("online", "offline"):
-            texts = json.dumps(folder._GOLDEN_TEXTS)
-            arguments = [package, network, texts, str(ready), str(other), "feature/other", commit]
+            arguments = [package, network, str(ready), str(other), "feature/other", commit]
             offline = str(int(network == "offline"))
             environment = {"HF_HUB_OFFLINE": offline, "HF_TOKEN": ""}
             assert "all loaded" in run(hub, home, "-c", READ, *arguments, **environment)
@@ -225,7 +229,9 @@ def test_onnx_files_of_other_weights_go_and_what_else_is_there_stays(hub, ready,
 
 def with_other_golden_vectors(path):
     content = manifest(path)
-    content["golden"].reverse()
+    vectors = [golden["vector"] for golden in content["golden"]]
+    for golden, vector in zip(content["golden"], reversed(vectors), strict=True):
+        golden["vector"] = vector
     (path / folder.MANIFEST).write_text(json.dumps(content))
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from lam_model import Passages
 from lam_model import search as module
-from lam_model.search import Hit, embed_corpus, model_key, read_corpus, search
+from lam_model.search import Hit, Passage, embed_corpus, model_key, read_corpus, search
 
 WORDS = ["sea", "fish", "rock", "star"]
 
@@ -18,9 +19,19 @@ class Words:
         self.encoded = 0
 
     def encode(self, texts, batch_size=32, show_progress_bar=None):
-        self.encoded += len(texts)
         vectors = np.array([[t.split().count(w) for w in WORDS] for t in texts], np.float32) + 1e-3
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def encode_passages(self, texts, size, batch_size=32):
+        """A passage is a line."""
+        self.encoded += len(texts)
+        found = []
+        for text in texts:
+            lines = text.splitlines(keepends=True)
+            bounds = np.cumsum([0, *map(len, lines)])
+            offsets = np.stack([bounds[:-1], bounds[1:]], axis=1)
+            found.append(Passages(self.encode([text])[0], self.encode(lines or [""])[: len(lines)], offsets))
+        return found
 
 
 @pytest.fixture
@@ -38,8 +49,8 @@ def corpus(tmp_path):
 
 def test_the_best_come_first_and_of_equals_the_earlier(corpus):
     model = Words()
-    documents, vectors = embed_corpus(model, corpus)
-    first, second = search(model, ["sea fish", "rock"], documents, vectors, top_k=2)
+    documents, index = embed_corpus(model, corpus)
+    first, second = search(model, ["sea fish", "rock"], documents, index, top_k=2)
     assert [hit.id for hit in first] == ["a", "2"]
     assert first[0] == Hit(first[0].score, "a", "sea", "fish")
     assert first[0].score == pytest.approx(1)
@@ -48,10 +59,10 @@ def test_the_best_come_first_and_of_equals_the_earlier(corpus):
 
 def test_top_k_may_be_more_than_there_are_but_not_less_than_one(corpus):
     model = Words()
-    documents, vectors = embed_corpus(model, corpus)
-    assert len(search(model, ["sea"], documents, vectors, top_k=10)[0]) == 4
+    documents, index = embed_corpus(model, corpus)
+    assert len(search(model, ["sea"], documents, index, top_k=10)[0]) == 4
     with pytest.raises(ValueError, match="top_k is 0"):
-        search(model, ["sea"], documents, vectors, top_k=0)
+        search(model, ["sea"], documents, index, top_k=0)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +92,7 @@ def test_vectors_are_kept_for_the_same_corpus_and_model(corpus):
     again = Words()
     _, second = embed_corpus(again, corpus, "model 1")
     assert again.encoded == 0
-    np.testing.assert_array_equal(first, second)
+    same(first, second)
     assert sorted(os.listdir(corpus.parent)) == ["corpus.jsonl", "corpus.jsonl.lam.npz"]
 
 
@@ -92,14 +103,19 @@ def test_stale_vectors_are_never_used(corpus):
     assert other_model.encoded == 4
     corpus.write_text(corpus.read_text().replace("fish", "rock"))  # as many documents, of the same length
     changed = Words()
-    _, vectors = embed_corpus(changed, corpus, "model 2")
+    _, index = embed_corpus(changed, corpus, "model 2")
     assert changed.encoded == 4
-    np.testing.assert_array_equal(vectors[0], Words().encode(["sea rock"])[0])
+    np.testing.assert_array_equal(index.vectors[0], Words().encode(["sea rock"])[0])
 
 
 def test_without_a_key_nothing_is_kept(corpus):
     embed_corpus(Words(), corpus)
     assert os.listdir(corpus.parent) == ["corpus.jsonl"]
+
+
+def same(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def flipped(data):
@@ -116,22 +132,50 @@ def test_damaged_vectors_are_made_again(corpus, damage):
     whole = beside.read_bytes()
     beside.write_bytes(damage(whole))
     model = Words()
-    _, vectors = embed_corpus(model, corpus, "key")
+    _, index = embed_corpus(model, corpus, "key")
     assert model.encoded == 4
-    np.testing.assert_array_equal(vectors, expected)
+    same(index, expected)
     assert beside.read_bytes() == whole
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 4)), np.full((4, 4), np.nan), np.array({"pickle": 1})])
-def test_vectors_of_another_shape_or_kind_are_made_again(corpus, wrong):
+@pytest.mark.parametrize("name", ["vectors", "offsets", "counts"])
+def test_arrays_of_another_shape_or_kind_are_made_again(corpus, name, wrong):
     embed_corpus(Words(), corpus, "key")
     beside = corpus.with_name("corpus.jsonl.lam.npz")
     with np.load(beside) as file:
-        key = file["key"]
-    np.savez(beside, key=key, vectors=wrong)
+        arrays = dict(file)
+    np.savez(beside, **(arrays | {name: wrong}))
     model = Words()
     embed_corpus(model, corpus, "key")
     assert model.encoded == 4
+
+
+def test_a_cache_without_passages_is_made_again(corpus):
+    embed_corpus(Words(), corpus, "key")
+    beside = corpus.with_name("corpus.jsonl.lam.npz")
+    with np.load(beside) as file:
+        arrays = {name: file[name] for name in ("key", "vectors")}
+    np.savez(beside, **arrays)
+    model = Words()
+    embed_corpus(model, corpus, "key")
+    assert model.encoded == 4
+
+
+def test_a_long_document_counts_as_its_best_passage(corpus):
+    long = {"_id": "long", "title": "sea", "text": "sea rock\nfish fish\nstar star star"}
+    rows = corpus.read_text().splitlines()
+    corpus.write_text("\n".join([*rows[:2], json.dumps(long), *rows[2:]]))
+    for _ in range(2):  # made, then read
+        documents, index = embed_corpus(Words(), corpus, "key")
+        assert index.counts.tolist() == [1, 1, 3, 1, 1]
+        fish, star, rock = search(Words(), ["fish", "star", "rock"], documents, index, top_k=5)
+        assert fish[0].score == pytest.approx(1, abs=1e-3)
+        assert fish[0][1:] == ("long", "sea", long["text"], Passage(13, 23, "fish fish\n"))
+        assert documents[2].whole[13:23] == "fish fish\n"
+        assert star[0].passage.text == "star star star"
+        assert [hit.id for hit in rock] == ["2", "4", "long", "a", "3"]
+        assert [hit.passage for hit in rock if hit.id != "long"] == [None] * 4
 
 
 def test_a_folder_that_cannot_be_written_is_only_a_warning(corpus, monkeypatch, caplog):
@@ -140,8 +184,8 @@ def test_a_folder_that_cannot_be_written_is_only_a_warning(corpus, monkeypatch, 
         raise OSError("No space left on device")
 
     monkeypatch.setattr(module.np, "savez", full)
-    documents, vectors = embed_corpus(Words(), corpus, "key")
-    assert len(documents) == len(vectors) == 4
+    documents, index = embed_corpus(Words(), corpus, "key")
+    assert len(documents) == len(index.vectors) == 4
     assert "No space left" in caplog.text
     assert os.listdir(corpus.parent) == ["corpus.jsonl"]
 

@@ -1,0 +1,19 @@
+"""The same graph with 8-bit weights: a quarter of the size, and integer products where the CPU has them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+
+def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Dynamic quantization: weights a scale for each output channel, activations a scale for each product."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "model.onnx"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)  # the quantizer works on what it is given
+        quantize_dynamic(copy, out, per_channel=True, weight_type=QuantType.QInt8)
+        return onnx.load(out)
