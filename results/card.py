@@ -93,6 +93,17 @@ from sentence_transformers import SentenceTransformer
 model = SentenceTransformer("{NAME}", trust_remote_code=True)
 ```
 
+On ONNX Runtime, without torch, from the graphs in `onnx/` (`model.onnx`; `model_base.onnx` without the DeltaNet
+layers; `_int8` of both; `model_portable.onnx` in standard operators only, for other runtimes):
+
+```python
+import lam_model
+from huggingface_hub import snapshot_download
+
+vectors = lam_model.OnnxEncoder(snapshot_download("{NAME}")).encode(["a sentence", "a whole document"])
+model = lam_model.load("{NAME}", backend="onnx")  # a SentenceTransformer; dtype="int8" for the smaller graph
+```
+
 ## How good it is
 
 {table(scores, tasks)}

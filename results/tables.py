@@ -29,8 +29,32 @@ def blocks() -> dict[str, str]:
         f"Mean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        "onnx": onnx_table(read("onnx.json")),
         "training": training(),
     }
+
+
+def onnx_table(measured: dict[str, Any]) -> str:
+    """Every graph, a line each."""
+    times = ("time_to_minilm_one_thread", "time_to_minilm_all_threads")
+    graphs = measured["graphs"]
+    shapes = list(next(iter(graphs.values()))[times[0]])
+    head = ["file", "MB", "largest difference", "mean cosine", "STS-B", "SciFact"]
+    lines = [[*head, *(f"{shape}: {threads}" for shape in shapes for threads in ("1 thread", "all"))]]
+    lines.append(["---"] * len(lines[0]))
+    for name, graph in graphs.items():
+        scores = graph.get("scores", {})
+        lines.append(
+            [
+                f"`{name}`",
+                f"{graph['bytes'] / 1e6:.1f}",
+                f"{graph['largest_difference']:.1e}",
+                f"{graph['cosine']:.4f}",
+                *(f"{scores[task]:.2f}" if task in scores else "" for task in ("STSBenchmark", "SciFact")),
+                *(f"{graph[kind][shape]:.2f}" for shape in shapes for kind in times),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def model_card() -> str:
