@@ -22,13 +22,13 @@ QUESTIONS = [
 def main() -> None:
     model = lam_model.load()
     begun = time.perf_counter()
-    documents, vectors = embed_corpus(model, CORPUS, model_key(model))
+    documents, index = embed_corpus(model, CORPUS, model_key(model))
     seconds = time.perf_counter() - begun
     chars = sum(len(document.whole) for document in documents)
     print(f"{len(documents)} documents, {chars:,} characters, none cut: {seconds:.1f} s")
     print(f"(their vectors are kept in {CORPUS.name}.lam.npz: from the second time on they are only read)\n")
 
-    for question, hits in zip(QUESTIONS, search(model, QUESTIONS, documents, vectors, top_k=3), strict=True):
+    for question, hits in zip(QUESTIONS, search(model, QUESTIONS, documents, index, top_k=3), strict=True):
         print(question)
         for hit in hits:
             print(f"  {hit.score:.3f}  {hit.title:.100}")
