@@ -18,7 +18,6 @@ import lam_export
 import numpy as np
 import onnxruntime
 import torch
-from lam_export.folder import PORTABLE
 from transformers import AutoModel
 
 import lam_model
@@ -51,7 +50,6 @@ def main() -> None:
         "deltanet_sha256": lam_model.load(model, device="cpu").manifest["deltanet_sha256"],
         "onnxruntime": onnxruntime.__version__,
         "threads": torch.get_num_threads(),
-        "portable": Path(PORTABLE).name,
         "graphs": graphs,
         **provenance(shlex.join(["python", *sys.argv]), [args.folder] if args.folder else []),
     }

@@ -140,64 +140,30 @@ def load(
     ):
         if value not in choices:
             raise ValueError(f"{name} is {value!r}: it must be {' or '.join(choices)}")
-    open_model = _on_onnx_runtime if backend == "onnx" else _in_torch
-    model, manifest = open_model(path_or_repo, revision, device, dtype, base_only)
+    graph = graph_file(base_only, int8=dtype == "int8") if backend == "onnx" else None
+    if graph and device not in (None, "cpu"):
+        raise ValueError(f"device is {device!r}: ONNX Runtime runs LAM on the CPU, leave it out")
+    dtypes = _ONNX_DTYPES if graph else tuple(_DTYPES)
+    if dtype not in (None, *dtypes) and (graph or isinstance(dtype, str)):
+        raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(dtypes)}")
+    if path_or_repo is None:
+        path, manifest = _packaged()
+    else:
+        path = _find(str(path_or_repo), revision, graph)
+        manifest = folder.check(path)
+    if graph:
+        module = _onnx_module(path, graph, packaged=path_or_repo is None)
+        model = Lam(modules=[module], device="cpu", similarity_fn_name="cosine")
+    else:
+        model = Lam(
+            str(path),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"dtype": _DTYPES.get(dtype, dtype) if dtype else torch.float32},
+            config_kwargs={"base_only": True} if base_only else {},
+        )
     model.manifest, model.on_truncate = manifest, on_truncate
     return model
-
-
-def _in_torch(
-    path_or_repo: str | Path | None,
-    revision: str | None,
-    device: str | None,
-    dtype: str | torch.dtype | None,
-    base_only: bool,
-) -> tuple[Lam, dict[str, Any]]:
-    if isinstance(dtype, str) and dtype not in _DTYPES:
-        raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(_DTYPES)}")
-    path, manifest = _model_folder(path_or_repo, revision)
-    model = Lam(
-        str(path),
-        device=device,
-        local_files_only=True,
-        model_kwargs={"dtype": _DTYPES.get(dtype, dtype) if dtype else torch.float32},
-        config_kwargs={"base_only": True} if base_only else {},
-    )
-    return model, manifest
-
-
-def _on_onnx_runtime(
-    path_or_repo: str | Path | None,
-    revision: str | None,
-    device: str | None,
-    dtype: str | torch.dtype | None,
-    base_only: bool,
-) -> tuple[Lam, dict[str, Any]]:
-    from .onnx_module import OnnxModule
-
-    if device not in (None, "cpu"):
-        raise ValueError(f"device is {device!r}: ONNX Runtime runs LAM on the CPU, leave it out")
-    if dtype not in (None, *_ONNX_DTYPES):
-        raise ValueError(f"dtype is {dtype!r}: for ONNX Runtime it must be one of {', '.join(_ONNX_DTYPES)}")
-    graph = graph_file(base_only, int8=dtype == "int8")
-    path, manifest = _model_folder(path_or_repo, revision, graph)
-    if path_or_repo is None and not (path / graph).is_file():
-        try:
-            from lam_export import export
-        except ImportError as error:
-            raise ImportError("the graphs must be exported first: pip install 'lam-model[export]'") from error
-        export(path, ["base" if base_only else "full"], int8=dtype == "int8")
-    return Lam(modules=[OnnxModule(path, graph)], device="cpu", similarity_fn_name="cosine"), manifest
-
-
-def _model_folder(
-    path_or_repo: str | Path | None, revision: str | None, graph: str | None = None
-) -> tuple[Path, dict[str, Any]]:
-    """A whole model folder and its manifest; from the Hub, with one of its graphs if need be."""
-    if path_or_repo is None:
-        return _packaged()
-    path = _find(str(path_or_repo), revision, graph)
-    return path, folder.check(path)
 
 
 def _find(path_or_repo: str, revision: str | None, graph: str | None) -> Path:
@@ -232,3 +198,20 @@ def _packaged() -> tuple[Path, dict[str, Any]]:
         shutil.rmtree(path, ignore_errors=True)
         folder.build(path)
         return path, folder.check(path)
+
+
+def _onnx_module(path: Path, graph: str, packaged: bool) -> torch.nn.Module:
+    """A folder's graph; those of the packaged weights are exported once, and again if they are damaged."""
+    from .onnx_module import OnnxModule
+
+    try:
+        return OnnxModule(path, graph)
+    except (FileNotFoundError, ValueError):
+        if not packaged:
+            raise
+    try:
+        from lam_export import export
+    except ImportError as error:
+        raise ImportError("the graphs must be exported first: pip install 'lam-model[export]'") from error
+    export(path, ["base" if "_base" in graph else "full"], int8="_int8" in graph)
+    return OnnxModule(path, graph)

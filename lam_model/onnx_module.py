@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from sentence_transformers.models import Module
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from .base import sha256
+from .folder import MANIFEST
 from .onnx_encoder import OnnxEncoder
 
 
@@ -28,9 +29,8 @@ class OnnxModule(Module):
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.max_seq_length: int | None = None  # tokens; None: no limit
         # In place of weights: what tells this module's `state_dict` from another's.
-        self.register_buffer(
-            "graph_sha256", torch.tensor(list(bytes.fromhex(sha256(folder / graph))), dtype=torch.uint8)
-        )
+        digest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"][graph]
+        self.register_buffer("graph_sha256", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, each (texts, longest); `kwargs` are other modules' and have no effect."""

@@ -167,6 +167,25 @@ def test_int8_is_a_dtype_of_onnx_runtime(folder, texts):
     assert model_key(int8) != model_key(exact)
 
 
+def test_graphs_of_the_packaged_weights_are_exported_once_and_again_if_damaged(folder, tmp_path, monkeypatch):
+    path = tmp_path / "lam"
+    shutil.copytree(folder, path, ignore=shutil.ignore_patterns("onnx"))
+    monkeypatch.setattr("lam_model.loading._packaged", lambda: (path, check(path)))
+    exports = []
+
+    def export(*args, **kwargs):
+        exports.append(lam_export.folder.export(*args, **kwargs))
+
+    monkeypatch.setattr("lam_export.export", export)
+    graph = path / "onnx" / "model_base.onnx"
+    first = load(backend="onnx", base_only=True).encode("ba de")
+    load(backend="onnx", base_only=True)
+    assert len(exports) == 1
+    graph.write_bytes(b"damaged")
+    np.testing.assert_array_equal(load(backend="onnx", base_only=True).encode("ba de"), first)
+    assert len(exports) == 2
+
+
 def test_load_on_onnx_runtime_cuts_where_torch_does(folder, texts):
     models = [load(folder, backend="onnx"), load(folder, device="cpu")]
     for model in models:

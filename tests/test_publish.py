@@ -20,11 +20,11 @@ from lam_model import cli, folder
 from lam_model.base import convert, sha256
 from lam_model.publish import publish
 
-# Arguments: whether the package is imported, whether there is a network, the folders and revisions.
+# Arguments: whether the package is imported, whether there is a network, the folders and revisions, a graph.
 READ = """
 import json, socket, sys
 package, network = sys.argv[1] == "package", sys.argv[2] == "online"
-main, other, branch, commit = sys.argv[3:]
+main, other, branch, commit, graph = sys.argv[3:]
 connections = []
 def connect(self, address):
     connections.append(address)
@@ -60,6 +60,8 @@ if package:
     check(lam_model.load("org/lam", device="cpu"), main)
     check(lam_model.load("org/lam", revision=branch, device="cpu"), other)
     check(lam_model.load("org/lam", revision=commit, device="cpu"), main)
+    from lam_model.loading import _find
+    assert open(_find("org/lam", None, graph) / graph, "rb").read() == b"graph"
 assert not connections, connections
 print("all loaded")
 """
@@ -153,11 +155,12 @@ def test_a_published_model_loads_from_the_hub_and_then_offline_from_the_cache(hu
     commit = hub.repos["org/lam"].branches["main"]
     assert output.endswith(f"{hub.url}/org/lam/commit/{commit}\n")
     publish("org/lam", other, revision="feature/other")
+    (graph,) = (name for name in files(ready) if name.startswith(folder.ONNX))
     for package in ("package", "no package"):
         home = tmp_path / package
         home.mkdir()
         for network in ("online", "offline"):
-            arguments = [package, network, str(ready), str(other), "feature/other", commit]
+            arguments = [package, network, str(ready), str(other), "feature/other", commit, graph]
             offline = str(int(network == "offline"))
             environment = {"HF_HUB_OFFLINE": offline, "HF_TOKEN": ""}
             assert "all loaded" in run(hub, home, "-c", READ, *arguments, **environment)
