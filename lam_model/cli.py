@@ -278,6 +278,12 @@ def _add_eval(subparsers: Subparsers) -> None:
         "--folder", type=Path, metavar="DIR", help="holds the tasks' data, mteb/scifact, ... (default: from the Hub)"
     )
     parser.add_argument(
+        "--articles",
+        type=Path,
+        metavar="FILE",
+        help="with `long`: .jsonl or .parquet (`text`, `title`); those held out of training make a retrieval set",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="JSON of the figures; those in it are not measured again"
     )
     _add_model_options(parser)
@@ -285,30 +291,64 @@ def _add_eval(subparsers: Subparsers) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from .evaluate import evaluate, table, without_lam
+    from .evaluate import evaluate, table
+
+    if "long" in args.tasks:
+        if len(args.tasks) > 1:
+            raise ValueError("`long` has a table of its own: run it in a command of its own")
+        _eval_long(args)
+        return
+    if args.articles:
+        raise ValueError("--articles are for `lam eval long`: leave them out")
+    folder = args.folder and args.folder.resolve()
+    figures, done = _kept_figures(args, _load(args), [folder] if folder else [])
+    scores, tasks = evaluate(_loader(args), args.tasks, folder, figures["scores"], done)
+    figures["tasks"] |= tasks
+    done(scores)
+    sys.stdout.write(table(scores, tasks) + "\n")
+
+
+def _eval_long(args: argparse.Namespace) -> None:
+    from .encode import read
+    from .evaluate_long import evaluate_long, long_table
+    from .long_sets import all_sets
+    from .training.data import is_held_out_document
+
+    documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []
+    if args.articles and not documents:
+        raise ValueError(f"none of the texts in {args.articles} is held out: give more, of more than 8,000 characters")
+    lam = _load(args)
+    figures, done = _kept_figures(args, lam, [args.articles] if args.articles else [])
+    sets = all_sets(lam.tokenizer, documents, args.folder and args.folder.resolve())
+    figures["tasks"] |= {name: one.about() for name, one in sets.items()}
+    done(evaluate_long(lam, sets, figures["scores"], done))
+    sys.stdout.write(long_table(figures["scores"], figures["tasks"]) + "\n")
+
+
+def _kept_figures(
+    args: argparse.Namespace, lam: Lam, data: list[Path]
+) -> tuple[dict[str, Any], Callable[[dict[str, dict[str, float]]], None]]:
+    """What was measured before, in --output, and what keeps scores there; LAM's own are only good for its weights."""
+    from .evaluate import without_lam
     from .files import write_json
     from .provenance import provenance
 
-    folder = args.folder and args.folder.resolve()
-    output = args.output and args.output.resolve()
+    output = args.output and args.output.resolve()  # tasks are read from another working directory
     run_by = {"dtype": args.dtype or "float32", "backend": args.backend}
-    run_by["deltanet_sha256"] = _load(args).manifest["deltanet_sha256"]
+    run_by["deltanet_sha256"] = lam.manifest["deltanet_sha256"]
     figures: dict[str, Any] = {"scores": {}, "tasks": {}}
     if output and output.is_file():
         figures = json.loads(output.read_text(encoding="utf-8"))
         if any(figures.get(name, "torch") != value for name, value in run_by.items()):
             figures["scores"] = without_lam(figures["scores"])
-    figures |= {**run_by, **provenance(_command(), [folder] if folder else [])}
+    figures |= {**run_by, **provenance(_command(), data)}
 
-    def done(scores: dict[str, dict[str, float]]) -> None:
+    def keep(scores: dict[str, dict[str, float]]) -> None:
         figures["scores"] = scores
         if output:
             write_json(output, figures)
 
-    scores, tasks = evaluate(_loader(args), args.tasks, folder, figures["scores"], done)
-    figures["tasks"] |= tasks
-    done(scores)
-    sys.stdout.write(table(scores, tasks) + "\n")
+    return figures, keep
 
 
 def _add_mteb(subparsers: Subparsers) -> None:

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 SUITES = {
     "sts": ("STSBenchmark", "STS12", "STS13", "STS14", "STS15", "STS16", "SICK-R", "BIOSSES"),
     "retrieval": ("SciFact", "NFCorpus", "ArguAna", "FiQA2018", "SCIDOCS"),
-    "long": (
-        "LEMBNeedleRetrieval",
-        "LEMBPasskeyRetrieval",
-        "LEMBNarrativeQARetrieval",
-        "LEMBQMSumRetrieval",
-        "LEMBSummScreenFDRetrieval",
-        "LEMBWikimQARetrieval",
-    ),
 }
 # all-MiniLM-L6-v2 in mteb's published results
 OFFICIAL = {
@@ -41,7 +33,7 @@ OFFICIAL = {
     "NFCorpus": 31.59,
     "ArguAna": 50.17,
 }
-_BASE_MOST = 512  # tokens: all that MiniLM has positions for
+BASE_MOST = 512  # tokens: all that MiniLM has positions for
 
 Scores = dict[str, dict[str, float]]  # main scores in percent: {row: {task: score}}
 Load = Callable[..., "SentenceTransformer"]
@@ -78,7 +70,7 @@ def evaluate(
         ImportError: mteb is not installed.
     """
     scores = {row: dict(by_task) for row, by_task in (scores or {}).items()}
-    with _reading(folder):
+    with reading_from(folder):
         try:
             import mteb
         except ImportError as error:
@@ -124,7 +116,7 @@ def _rows(load: Load, only_pair: bool) -> dict[str, tuple[Callable[[], Any], boo
         "LAM, whole texts": (load, True),
         "LAM's queries on MiniLM's documents": (lambda: _mixed(reading("lam", limit), reading("base", limit)), True),
         "base-only (no DeltaNet layers)": (lambda: reading("base-only", limit), False),
-        f"MiniLM, {_BASE_MOST} tokens": (lambda: reading("base", _BASE_MOST), True),
+        f"MiniLM, {BASE_MOST} tokens": (lambda: reading("base", BASE_MOST), True),
         "BM25": (lambda: mteb.get_model("mteb/baseline-bm25s"), True),
     }
 
@@ -177,7 +169,7 @@ def _mixed(queries: SentenceTransformer, documents: SentenceTransformer) -> Any:
 
 
 @contextmanager
-def _reading(folder: Path | None) -> Iterator[None]:
+def reading_from(folder: Path | None) -> Iterator[None]:
     """mteb and datasets load `mteb/scifact` and the like from the working directory, if they must not go online."""
     if folder is None:
         yield

@@ -283,3 +283,45 @@ def test_compare_prints_cosine_and_speed_and_keeps_them(tmp_path, capsys):
     assert cli.main(["compare", "a cat sleeps", "stocks fell", "-o", str(output)]) == 0
     assert "cosine" in capsys.readouterr().out
     assert json.loads(output.read_text())["texts"]["texts"] == 2
+
+
+def test_eval_long_measures_held_out_articles_once(real_lam, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("bm25s")
+    from lam_model import long_sets
+    from lam_model.training.data import is_held_out_document
+
+    monkeypatch.setattr(long_sets, "LENGTHS", ())
+    words = "In the spring the committee met again and spoke of roads and of bridges. " * 120
+    texts = [f"{i}. {words}" for i in range(80)]
+    held_out = [text for text in texts if is_held_out_document(text)]
+    articles, output, folder = tmp_path / "articles.jsonl", tmp_path / "long.json", tmp_path / "tasks"
+    articles.write_text("".join(json.dumps({"title": "Roads", "text": text}) + "\n" for text in texts))
+    (folder / "mteb").mkdir(parents=True)
+    command = ["eval", "long", "--articles", str(articles), "--folder", str(folder), "-o", str(output)]
+    assert cli.main(command) == 0
+    figures = json.loads(output.read_text())
+    assert figures["tasks"] == {
+        "articles": {"queries": 4 * len(held_out), "documents": len(held_out), "metric": "ndcg@10"}
+    }
+    assert len(figures["scores"]) == 9
+    assert figures["deltanet_sha256"] == real_lam.manifest["deltanet_sha256"]
+    printed = capsys.readouterr().out
+    monkeypatch.setattr(real_lam, "encode_passages", None)  # nothing is measured again
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["long", "sts"], "a command of its own"),
+        (["sts", "--articles", "a.jsonl"], "for `lam eval long`"),
+        (["long", "--articles", "short.jsonl"], "is held out"),
+    ],
+)
+def test_eval_long_refuses_what_it_cannot_do(loaded, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("short.jsonl").write_text('{"text": "short"}\n')
+    assert cli.main(["eval", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not loaded

@@ -115,6 +115,16 @@ def test_whether_a_text_is_held_out_depends_on_it_alone():
     assert data.is_held_out(held_out[0] + " ") is False
 
 
+def test_one_long_document_of_sixteen_is_held_out_too(tokenizer, sentences, monkeypatch):
+    long = [f"{i} " + "word " * 2000 for i in range(640)]
+    assert 20 < sum(map(data.is_held_out_document, long)) < 60
+    assert not any(data.is_held_out_document(text[:8000]) for text in long)
+    assert all(data.is_held_out_document(text) for text in long if data.is_held_out(text))
+    monkeypatch.setattr(data, "_HELD_OUT_DOCUMENTS", 1)
+    with pytest.raises(ValueError, match="held out"):
+        next(iter(Batches(dataset([*sentences(8, 6), *long[:4]]), tokenizer, BLOCK, tokens=256, long_share=0.5)))
+
+
 def test_held_out_texts_come_evenly_from_all_columns_and_without_the_guarded(sentences, monkeypatch):
     monkeypatch.setattr(data, "HELD_OUT", 4)
     queries, passages = sentences(40, 5, seed=1), sentences(400, 30, seed=2)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 HELD_OUT = 512  # one text of so many is never trained on: it measures
+_DOCUMENT_CHARS = 8_000  # of texts over so many characters
+_HELD_OUT_DOCUMENTS = 16  # one of so many, for retrieval among them
 _CHARS_PER_TOKEN = 6  # more characters than so many a token of one block make a text long
 _POOL_BATCHES = 64  # batches that are tokenised, sorted by length and cut together
 _NOT_TEXT = {"source", "id", "_id", "licence", "license", "url"}
@@ -68,7 +70,16 @@ def read_texts(sources: Iterable[str]) -> Dataset:
 
 def is_held_out(text: str) -> bool:
     """Whether a text is kept for measuring: a property of the text alone, the same in every run."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % HELD_OUT == 0
+    return _checksum(text) % HELD_OUT == 0
+
+
+def is_held_out_document(text: str) -> bool:
+    """Likewise for long documents, of which retrieval needs more than one text in `HELD_OUT`."""
+    return len(text) > _DOCUMENT_CHARS and _checksum(text) % _HELD_OUT_DOCUMENTS == 0
+
+
+def _checksum(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass
@@ -164,7 +175,7 @@ class Batches:
     def _usable(self, text: str | None) -> bool:
         if not text or not text.strip():
             return False
-        if is_held_out(text):
+        if is_held_out(text) or is_held_out_document(text):
             self.held_out += 1
             return False
         if self.guard and normalise(text) in self.guard:
