@@ -71,7 +71,7 @@ class Lam(SentenceTransformer):
             `offsets` (passages, 2), the characters of the text where they begin and end.
 
         Raises:
-            TypeError, ValueError: as `encode`; or `size` is not positive.
+            TypeError, ValueError: as `encode`; or `size` is not positive, or the model's pooling is not the mean.
         """
         texts = check(texts)
         several = [texts] if isinstance(texts, str) else texts

@@ -44,7 +44,8 @@ class Stream:
         model: as from `lam_model.load`. Any number of streams may share it.
 
     Raises:
-        TypeError: the model is not a LAM.
+        TypeError: the model is not a LAM in torch.
+        ValueError: its pooling is not the mean.
     """
 
     def __init__(self, model: SentenceTransformer):
@@ -185,14 +186,19 @@ class Stream:
 
 
 def lam_of(model: SentenceTransformer) -> Any:
-    """The `LamModel` within a `SentenceTransformer`.
+    """The `LamModel` within a `SentenceTransformer` whose vectors are means over tokens.
 
     Raises:
         TypeError: there is none.
+        ValueError: its tokens are pooled otherwise.
     """
     lam = getattr(model[0], "auto_model", None)
     if not hasattr(lam, "forward_block"):
         raise TypeError(
             f"streams and passages need a LAM in torch, not {type(model[0]).__name__}: load it with lam_model.load()"
         )
+    # What it does, for its names have changed over releases: the mean of 1 and 2, without the masked 6.
+    tokens, mask = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[1, 1, 0]])
+    if model[1]({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"].tolist() != [[1.5]]:
+        raise ValueError("streams and passages are of models with mean pooling: this one pools its tokens otherwise")
     return lam

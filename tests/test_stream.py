@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -184,3 +186,15 @@ def test_what_is_not_a_lam_text_or_state_is_refused(tiny, real, base):
         stream.load_state_dict(Stream(real).state_dict())
     with pytest.raises(ValueError, match="not one of a Stream"):
         stream.load_state_dict({"state": 1})
+
+
+@pytest.mark.parametrize("mode", ["cls_token", "max_tokens", "mean_sqrt_len_tokens"])
+def test_other_pooling_than_the_mean_is_refused(tiny_base, tiny_weights, tmp_path, mode):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    pooling = {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True}
+    (base / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
+    model = lam_model.load(folder.build(tmp_path / "lam", tiny_weights, base), device="cpu")
+    with pytest.raises(ValueError, match="of models with mean pooling"):
+        Stream(model)
+    with pytest.raises(ValueError, match="of models with mean pooling"):
+        model.encode_passages("ba de")
