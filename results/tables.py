@@ -29,9 +29,25 @@ def blocks() -> dict[str, str]:
         f"Mean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        "lengths": lengths(read("lengths.json")["lengths"]),
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
     }
+
+
+def lengths(measured: dict[str, dict[str, dict[str, float]]]) -> str:
+    """What time and memory do as a text grows."""
+    lam, stream, minilm = measured["LAM"], measured["LAM, stream"], measured["MiniLM"]
+    slower = lam["32768"]["seconds"] / 64 / lam["512"]["seconds"]
+    ratios = {int(n): lam[n]["seconds"] / row["seconds"] for n, row in minilm.items()}
+    beside = ", ".join(f"{ratio:.2f} at {n:,}" for n, ratio in ratios.items() if n >= 512)
+    return (
+        f"A token of a text of 32,768 takes {slower:.2f} times as long as one of 512. LAM's time over that of MiniLM "
+        f"with its softmax over the whole text, by tokens: {beside}. Peak memory of the process: "
+        f"{lam['2048']['peak_mb']:.0f} MB for a text of 2,048 tokens, {lam['32768']['peak_mb']:.0f} for 32,768 (the "
+        "hidden states of all tokens are kept until they are pooled), as a stream "
+        f"{stream['32768']['peak_mb']:.0f} for 32,768 and {stream['131072']['peak_mb']:.0f} for 131,072."
+    )
 
 
 def onnx_table(measured: dict[str, Any]) -> str:
