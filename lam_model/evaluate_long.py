@@ -54,9 +54,8 @@ def evaluate_long(
     Raises:
         ImportError: bm25s is not installed.
     """
-    scores = {row: dict(by_set) for row, by_set in (scores or {}).items()}
     encoders = _encoders(lam, load_base())
-    scores = {row: scores.get(row, {}) for rows in encoders for row in rows}
+    scores = {row: dict((scores or {}).get(row, {})) for rows in encoders for row in rows}
     with tqdm(total=len(sets) * len(encoders), unit="set", disable=None) as progress:
         for name, retrieval in sets.items():
             for rows, rank in encoders.items():
