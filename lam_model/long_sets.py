@@ -104,10 +104,9 @@ def all_sets(
     Raises:
         ImportError: mteb is not installed.
     """
-    sets = longembed(folder)
+    sets, haystack = longembed(folder), []
     if documents:
-        sets["articles"] = articles(documents)
-    haystack = counted_sentences(tokenizer, documents) if documents else []
+        sets["articles"], haystack = articles(documents), counted_sentences(tokenizer, documents)
     for length in LENGTHS:
         if haystack:
             sets[f"needle {length:,}"] = needle(tokenizer, length, haystack)
@@ -122,7 +121,7 @@ def articles(documents: Sequence[Document]) -> RetrievalSet:
     """
     queries, relevant = [], []
     for i, document in enumerate(documents):
-        found = [document.title, *filter(None, map(_middle_sentence, _thirds(document.text)))]
+        found = list(filter(None, [document.title, *map(_middle_sentence, _thirds(document.text))]))
         queries += found
         relevant += [{i}] * len(found)
     return RetrievalSet(queries, [document.text for document in documents], relevant, "ndcg@10")

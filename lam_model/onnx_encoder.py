@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .folder import check_files
+from .folder import ONNX, check_files
 from .texts import clean
 
 
 def graph_file(base_only: bool = False, int8: bool = False) -> str:
     """Where in a model folder a graph lies."""
-    return f"onnx/model{'_base' * base_only}{'_int8' * int8}.onnx"
+    return f"{ONNX}model{'_base' * base_only}{'_int8' * int8}.onnx"
 
 
 class OnnxEncoder:

@@ -79,6 +79,8 @@ def test_articles_are_asked_for_by_title_and_a_sentence_of_each_third():
 
 def test_an_article_without_whole_sentences_is_asked_for_by_its_title():
     assert articles([Document("word " * 3000, title="Words")]).queries == ["Words"]
+    assert articles([Document("word " * 3000)]).queries == []
+    assert len(articles([HAYSTACK[0]._replace(title="")]).queries) == 3
 
 
 @pytest.fixture
