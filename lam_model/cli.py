@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .training.recipe import Recipe
+from .training.recipe import Recipe, TuneRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,7 @@ def _load(args: argparse.Namespace) -> Lam:
             dtype=args.dtype,
             base_only=args.base_only,
             backend=args.backend,
+            dim=getattr(args, "dim", None),
         )
     except (RuntimeError, AssertionError) as error:  # torch's, of a device that it does not have
         if not args.device:
@@ -133,8 +134,13 @@ def _add_encode(subparsers: Subparsers) -> None:
         "-o", "--output", type=Path, metavar="FILE", help=".npy, .jsonl or .parquet (default: jsonl to stdout)"
     )
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
+    _add_dim(parser)
     _add_model_options(parser)
     parser.set_defaults(run=_encode)
+
+
+def _add_dim(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dim", type=_positive, metavar="N", help="size of the vectors: 384, 256, 128 or 64")
 
 
 def _encode(args: argparse.Namespace) -> None:
@@ -173,6 +179,7 @@ def _add_search(subparsers: Subparsers) -> None:
     parser.add_argument("-k", "--top-k", type=_positive, default=5, metavar="N", help="documents a query (default: 5)")
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="default: 32")
     parser.add_argument("--no-cache", action="store_true", help="neither use nor keep the vectors beside the corpus")
+    _add_dim(parser)
     _add_model_options(parser)
     parser.set_defaults(run=_search)
 
@@ -501,7 +508,6 @@ def _add_train(subparsers: Subparsers) -> None:
         help="to do what the base's attention does",
         description="Train DeltaNet layers to do what a BERT sentence encoder's attention does. "
         "The run is kept in OUT; the same command goes on after a kill.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     distill.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
     distill.add_argument(
@@ -514,13 +520,80 @@ def _add_train(subparsers: Subparsers) -> None:
     distill.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="of the dense layers; bfloat16 where it is fast, unless given"
     )
-    recipe = distill.add_argument_group("recipe")
-    for field in fields(Recipe):
-        flag = f"--{field.name.replace('_', '-')}"
-        recipe.add_argument(
-            flag, type=type(field.default), default=field.default, metavar="N", help=field.metadata["help"]
-        )
+    _add_recipe(distill, Recipe)
     distill.set_defaults(run=_distill)
+    tune = kinds.add_parser(
+        "tune",
+        help="to be better at retrieval or similarity",
+        description="Tune the DeltaNet layers on judged queries, pairs, triplets or scored pairs, without losing "
+        "similarity: an anchor to the base's vectors, and held-out scores that choose the checkpoint and stop the run. "
+        "The run is kept in OUT; the same command goes on after a kill.",
+    )
+    tune.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
+    tune.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML of the options below by their names; an entry of `data` may be a mapping of `data`, `weight` (times "
+        "an epoch), `max_tokens` and `limit` (of queries or pairs)",
+    )
+    tune.add_argument(
+        "--data",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="DATA",
+        help="folders of corpus.jsonl, queries.jsonl and qrels/train; .jsonl, .csv, .tsv or .parquet files of queries, "
+        "documents and perhaps negatives, or of two sentences and a score; or dataset names on the Hub",
+    )
+    for flag, metavar, text in (
+        ("--guard", "FILE", "normalised texts never to train on, one a line"),
+        ("--weights", "FILE", "DeltaNet weights to start from (default: the packaged ones)"),
+        ("--base", "DIR", "what they were trained for (default: all-MiniLM-L6-v2)"),
+        ("--teacher", "NAME_OR_FOLDER", "a stronger sentence-transformers model, for --loss teacher"),
+        ("--device", "DEVICE", "cpu or cuda; cuda where there is one, unless given"),
+    ):
+        tune.add_argument(flag, metavar=metavar, default=argparse.SUPPRESS, help=text)
+    tune.add_argument(
+        "--watch",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="DATA",
+        help="the same kinds of data, of a validation or dev split: not trained on, but must not lose",
+    )
+    tune.add_argument(
+        "--show-negatives",
+        type=_positive,
+        metavar="N",
+        help="only print what was mined for so many queries of each set",
+    )
+    _add_recipe(tune, TuneRecipe)
+    tune.set_defaults(run=_tune)
+
+
+def _add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
+    """An option for each field; those that are not given are not among the arguments."""
+    group = parser.add_argument_group("recipe")
+    for field in fields(recipe):
+        more = dict(field.metadata)
+        text = more.pop("help")
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        if isinstance(field.default, bool):
+            more["action"] = "store_true"
+        else:
+            more.setdefault("type", type(field.default))
+            more.setdefault("metavar", None if "choices" in more else "N")
+            text += f" (default: {shown})" if shown not in (None, "") else ""
+        group.add_argument(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **more)
+
+
+def _recipe(recipe: type, options: dict[str, Any]) -> Any:
+    """The recipe of the options that are its fields, which are taken out of them."""
+    chosen = {}
+    for field in fields(recipe):
+        if (value := options.pop(field.name, None)) is not None:
+            kind = field.metadata.get("type", type(field.default))
+            chosen[field.name] = tuple(map(kind, value)) if isinstance(field.default, tuple) else kind(value)
+    return recipe(**chosen)
 
 
 def _distill(args: argparse.Namespace) -> None:
@@ -529,7 +602,7 @@ def _distill(args: argparse.Namespace) -> None:
     from .training.data import read_guard, read_texts
     from .training.distill import Run
 
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    recipe = _recipe(Recipe, vars(args))
     guard = read_guard(args.guard) if args.guard else frozenset()
     source = provenance(_command(), [path for path in map(Path, args.data) if path.is_file()])
     run = Run(
@@ -545,6 +618,66 @@ def _distill(args: argparse.Namespace) -> None:
     )
     run.train()
     sys.stdout.write(f"{args.out / 'deltanet.safetensors'}: {run.log[-1]}\n")
+
+
+def _tune(args: argparse.Namespace) -> None:
+    try:
+        import yaml
+
+        from .training import tune
+    except ImportError as error:
+        raise ImportError(f"{error.name} is not installed: pip install 'lam-model[train]'") from error
+    from .provenance import provenance
+    from .training.data import read_guard
+
+    given = {k: v for k, v in vars(args).items() if k not in ("run", "out", "config", "show_negatives")}
+    options = (
+        _mapping(yaml.safe_load(args.config.read_text(encoding="utf-8")), args.config) if args.config else {}
+    ) | given
+    recipe = _recipe(TuneRecipe, options)
+    sources = [_source(tune.Source, one) for one in options.pop("data", [])]
+    watch, guard, device = options.pop("watch", []), options.pop("guard", None), options.pop("device", None)
+    weights, base, teacher = (options.pop(name, None) for name in ("weights", "base", "teacher"))
+    if options:
+        raise ValueError(f"{args.config} has {', '.join(options)}: these are no options of `lam train tune`")
+    if not sources:
+        raise ValueError("there is nothing to train on: give --data")
+    start = tune.start(args.out, weights, base, teacher, device)
+    data, watched, left_out = tune.prepare(
+        sources,
+        watch,
+        recipe,
+        read_guard(Path(guard)) if guard else frozenset(),
+        start.model.tokenizer,
+        start.embedders,
+    )
+    if args.show_negatives:
+        for name, (rows, _) in data.items():
+            sys.stdout.write(f"{name}: {len(rows)} rows\n")
+            for row in rows.select(range(min(args.show_negatives, len(rows)))):
+                sys.stdout.writelines(f"{column:12}{textwrap.shorten(str(row[column]), 200)}\n" for column in row)
+                sys.stdout.write("\n")
+        return
+    files = [Path(one.data) for one in sources if Path(one.data).exists()] + [Path(one) for one in watch]
+    source = provenance(_command(), files) | {"guarded": left_out}
+    run = tune.Tuning(start, data, watched, args.out, recipe, source)
+    run.train()
+    sys.stdout.write(f"{args.out / 'deltanet.safetensors'}: {run.best()}\n")
+
+
+def _source(kind: type, given: str | dict[str, Any]) -> Any:
+    names = [field.name for field in fields(kind)]
+    if isinstance(given, dict) and ("data" not in given or not set(given) <= set(names)):
+        raise ValueError(
+            f"an entry of `data` has {', '.join(given)}: it needs `data`, and may have {', '.join(names[1:])}"
+        )
+    return kind(**(given if isinstance(given, dict) else {"data": given}))
+
+
+def _mapping(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no mapping of option names to values, such as `learning_rate: 1e-4`")
+    return {name.replace("-", "_"): value for name, value in content.items()}
 
 
 if __name__ == "__main__":

@@ -22,16 +22,19 @@ from .texts import check, clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONNX_DTYPES = ("float32", "int8")
+_SMALL_DIMS = (256, 128, 64)
 
 
 class Lam(SentenceTransformer):
     """A `SentenceTransformer` that takes a text or a list of texts, and nothing that only looks like one.
 
     Its `manifest` says which weights it was built from; `truncated_texts` counts what a limit in `max_seq_length` has
-    cut (there is none, unless it is set).
+    cut (there is none, unless it is set). Vectors of one of its smaller `dims` (`load(dim=...)`, or `truncate_dim`) are
+    the first numbers of the whole ones, of unit length again.
     """
 
     manifest: dict[str, Any]
+    dims: tuple[int, ...]
     on_truncate: str = "warn"
     truncated_texts: int = 0
     _warned_of: int | None = None  # the limit
@@ -41,8 +44,13 @@ class Lam(SentenceTransformer):
 
         Raises:
             TypeError: something is not a string; the message says what, and at which index.
-            ValueError: a text is longer than `max_seq_length`, of a model loaded with `on_truncate="error"`.
+            ValueError: a text is longer than `max_seq_length`, of a model loaded with `on_truncate="error"`; or
+                `truncate_dim` is none of `dims`.
         """
+        dim = kwargs.get("truncate_dim") or self.truncate_dim
+        if dim:
+            _check_dim("truncate_dim", dim, self.dims)
+            kwargs["normalize_embeddings"] = True
         # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
         name = "inputs" if "inputs" in kwargs else "sentences"
         named = dict(zip((name, "prompt_name", "prompt"), args, strict=False)) | kwargs
@@ -114,6 +122,7 @@ def load(
     base_only: bool = False,
     backend: Literal["torch", "onnx"] = "torch",
     on_truncate: Literal["warn", "error"] = "warn",
+    dim: int | None = None,
 ) -> Lam:
     """Load a LAM, every file of it checked.
 
@@ -128,6 +137,7 @@ def load(
             exported once into the user's cache folder.
         on_truncate: what becomes of texts over `max_seq_length`, where you set one (nothing is over it before): they
             are cut with one warning, or refused with a ValueError.
+        dim: size of the vectors: their own (384), or 256, 128 or 64, which is faster to search and somewhat worse.
 
     Raises:
         FileNotFoundError: there is no such folder, name, revision or file.
@@ -163,7 +173,18 @@ def load(
             config_kwargs={"base_only": True} if base_only else {},
         )
     model.manifest, model.on_truncate = manifest, on_truncate
+    # its name from sentence-transformers 6 on, and before
+    own = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)()
+    model.dims = (own, *(small for small in _SMALL_DIMS if small < own))
+    if dim is not None:
+        _check_dim("dim", dim, model.dims)
+        model.truncate_dim = dim
     return model
+
+
+def _check_dim(name: str, dim: int, dims: tuple[int, ...]) -> None:
+    if dim not in dims:
+        raise ValueError(f"{name} is {dim!r}: vectors have {', '.join(map(str, dims[:-1]))} or {dims[-1]} numbers")
 
 
 def _find(path_or_repo: str, revision: str | None, graph: str | None) -> Path:

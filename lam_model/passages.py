@@ -70,8 +70,9 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> li
         output = lam.forward_block(ids[:, block], mask[:, block], state, first_block=start == 0)
         state, hidden = output.state, output.last_hidden_state.float() * mask[:, block, None]
         sums.scatter_add_(1, passage[:, block, None].expand_as(hidden), hidden)
-    wholes = F.normalize(sums.sum(1), dim=-1).cpu().numpy()
-    vectors = F.normalize(sums[:, 1:], dim=-1).cpu().numpy()
+    dim = model.truncate_dim
+    wholes = F.normalize(sums.sum(1)[..., :dim], dim=-1).cpu().numpy()
+    vectors = F.normalize(sums[:, 1:, :dim], dim=-1).cpu().numpy()
     return [
         Passages(whole, rows[: len(spans)].copy(), _in_original(text, spans))
         for text, whole, rows, spans in zip(texts, wholes, vectors, offsets, strict=True)

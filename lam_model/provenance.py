@@ -10,7 +10,18 @@ from typing import Any
 
 from .base import sha256
 
-_PACKAGES = ("lam-model", "torch", "transformers", "sentence-transformers", "tokenizers", "mteb", "numpy", "numba")
+_PACKAGES = (
+    "lam-model",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "tokenizers",
+    "mteb",
+    "numpy",
+    "numba",
+    "accelerate",
+    "bm25s",
+)
 
 
 def provenance(command: str, data: Iterable[Path] = ()) -> dict[str, Any]:

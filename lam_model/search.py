@@ -68,7 +68,7 @@ def model_key(model: SentenceTransformer) -> str:
     import torch
 
     base_only = any(getattr(module, "base_only", False) for module in model.modules())
-    digest = hashlib.sha256(json.dumps([__version__, model.max_seq_length, base_only]).encode())
+    digest = hashlib.sha256(json.dumps([__version__, model.max_seq_length, base_only, model.truncate_dim]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

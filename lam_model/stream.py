@@ -50,7 +50,7 @@ class Stream:
 
     def __init__(self, model: SentenceTransformer):
         self._lam = lam_of(model)
-        self._tokenizer = model.tokenizer
+        self._tokenizer, self._dim = model.tokenizer, model.truncate_dim
         self._weights = getattr(model, "manifest", {}).get("deltanet_sha256")
         # A word over the limit of WordPiece is one unknown token, whatever it goes on with.
         self._word_limit = self._tokenizer.backend_tokenizer.model.max_input_chars_per_word
@@ -99,7 +99,7 @@ class Stream:
         read, size = self._read, self._lam.config.block_size
         for start in range(0, len(tokens), size):
             read = self._read_block(read, tokens[start : start + size])
-        return F.normalize(read.total, dim=0).float().numpy()
+        return F.normalize(read.total[: self._dim], dim=0).float().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a stream holds, as tensors, numbers and strings: for `torch.save`, then `load_state_dict`."""

@@ -96,8 +96,8 @@ def test_texts_become_jsonl_on_stdout(loaded, capfdbinary):
 
 
 def test_model_options_are_handed_on(loaded, capfdbinary):
-    options = {"model": "org/lam", "revision": "v1", "device": "cpu", "dtype": "int8", "backend": "onnx"}
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    options = {"model": "org/lam", "revision": "v1", "device": "cpu", "dtype": "int8", "backend": "onnx", "dim": 128}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     assert cli.main(["encode", "a", *arguments, "--base-only"]) == 0
     assert loaded == [options | {"base_only": True}]
 
@@ -265,9 +265,62 @@ def test_distil_then_build_with_another_base(tiny_base, tmp_path, capsys):
     assert len(summary["data_sha256"]) == 1
 
 
+@pytest.fixture
+def tuning_data(tmp_path, sentences, monkeypatch):
+    """Queries and their documents."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
+    rows = [{"query": f"{text[:20]} {i}", "passage": text} for i, text in enumerate(sentences(90, 12))]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "asked.jsonl"
+
+
+def test_tune_by_a_file_of_options_that_the_command_line_overrules(
+    tiny_base, tiny_weights, tuning_data, tmp_path, capsys
+):
+    config = tmp_path / "tune.yaml"
+    config.write_text(
+        f"data:\n  - data: {tuning_data}\n    limit: 80\n"
+        f"weights: {tiny_weights}\nbase: {tiny_base}\nevaluate-steps: 3\nlearning_rate: 1e-3\nmax_tokens: 20\n"
+        "batch_size: 8\nmax_loss: 100\nepochs: 9\ndevice: cpu\n"
+    )
+    argv = ["train", "tune", str(tmp_path / "run"), "--config", str(config)]
+    assert cli.main([*argv, "--show-negatives", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("negative_3") == 2
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    assert cli.main([*argv, "--epochs", "4", "--anchor", "0.1"]) == 0
+    assert "deltanet.safetensors: {'step': " in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "run.json").read_text())
+    recipe = summary["recipe"]
+    assert (recipe["epochs"], recipe["anchor"], recipe["learning_rate"], recipe["evaluate_steps"]) == (4, 0.1, 1e-3, 3)
+    assert summary["guarded"].keys() == {"asked"}
+    assert list(summary["data_sha256"]) == [f"{tmp_path.name}/asked.jsonl"]
+    built = ["build", tmp_path / "lam", "--weights", tmp_path / "run" / "deltanet.safetensors", "--base", tiny_base]
+    assert cli.main([str(arg) for arg in built]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("- 1", "no mapping of option names"),
+        ("data: [d.jsonl]\nlerning_rate: 1", "has lerning_rate"),
+        ("data:\n  - path: d.jsonl", "an entry of `data` has path"),
+        ("epochs: 1", "nothing to train on: give --data"),
+        ("data: [x]\nloss: triplet\nnegatives: 0", "--loss triplet needs negatives"),
+    ],
+)
+def test_a_bad_file_of_options_is_refused(tmp_path, capsys, content, sentence):
+    (tmp_path / "tune.yaml").write_text(content)
+    assert sentence in fails(capsys, "train", "tune", tmp_path / "run", "--config", tmp_path / "tune.yaml")
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        (["train", "tune", "run", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "tune", "run"], "nothing to train on"),
         (["train", "distill", "run", "--data", "nowhere.parquet"], "nowhere.parquet"),
         (["train", "distill", "run", "--data", "d.jsonl", "--guard", "nowhere.txt"], "nowhere.txt"),
         (["compare"], "nothing to compare"),

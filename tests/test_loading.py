@@ -198,3 +198,34 @@ def test_importing_the_package_is_enough_for_sentence_transformers(built, first)
 def test_importing_the_package_imports_neither_torch_nor_transformers():
     code = "import lam_model, sys; assert not {'torch', 'transformers', 'numba'} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+
+
+def test_smaller_vectors_are_the_first_numbers_of_the_whole_ones(built):
+    texts = ["A cat sleeps.", "Stocks fell sharply on Monday."]
+    whole = lam_model.load(built).encode(texts)
+    small = lam_model.load(built, dim=128)
+    expected = whole[:, :128] / np.linalg.norm(whole[:, :128], axis=1, keepdims=True)
+    assert np.allclose(small.encode(texts), expected, atol=1e-6)
+    assert np.allclose(small.encode_query(texts[0]), expected[0], atol=1e-6)
+    assert small.encode(texts).shape == (2, 128)
+    assert np.allclose(lam_model.load(built).encode(texts, truncate_dim=128), expected, atol=1e-6)
+    assert lam_model.load(built, dim=384).encode(texts) == pytest.approx(whole, abs=1e-6)
+
+
+def test_smaller_vectors_are_the_same_of_streams_and_passages(built):
+    small, text = lam_model.load(built, dim=64), "A cat sleeps on a mat. " * 40
+    vector = small.encode(text)
+    stream = lam_model.Stream(small)
+    stream.feed(text)
+    assert np.allclose(stream.vector(), vector, atol=1e-5)
+    passages = small.encode_passages(text, size=50)
+    assert np.allclose(passages.vector, vector, atol=1e-5)
+    assert passages.vectors.shape[1] == 64
+    assert np.allclose(np.linalg.norm(passages.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_another_size_is_refused(built):
+    with pytest.raises(ValueError, match="dim is 100: vectors have 384, 256, 128 or 64 numbers"):
+        lam_model.load(built, dim=100)
+    with pytest.raises(ValueError, match="truncate_dim is 512: vectors have"):
+        lam_model.load(built).encode("x", truncate_dim=512)

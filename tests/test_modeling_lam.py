@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel
 from lam_model.configuration_lam import LamConfig
 from lam_model.delta_rule import delta_rule
 from lam_model.modeling_lam import LamModel
-from lam_model.training.distill import trained
+from lam_model.training.weights import trained
 
 VOCAB = 90
 

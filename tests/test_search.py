@@ -193,10 +193,12 @@ def test_a_folder_that_cannot_be_written_is_only_a_warning(corpus, monkeypatch, 
 def test_the_key_of_a_model_changes_with_whatever_changes_its_vectors():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
-    model.max_seq_length = 8
+    model.max_seq_length, model.truncate_dim = 8, None
     keys = [model_key(model), model_key(model)]
     assert keys[0] == keys[1]
     model.max_seq_length = 9
+    keys.append(model_key(model))
+    model.truncate_dim = 2
     keys.append(model_key(model))
     model[0].base_only = True
     keys.append(model_key(model))
@@ -205,4 +207,4 @@ def test_the_key_of_a_model_changes_with_whatever_changes_its_vectors():
     with torch.no_grad():
         model[0].bias[0] += 1
     keys.append(model_key(model))
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from lam_model.base import convert, sha256
 from lam_model.training import data, distill
 from lam_model.training.data import normalise
-from lam_model.training.distill import Run, learning_rate, normalised_error, trained
+from lam_model.training.distill import Run, learning_rate, normalised_error
 from lam_model.training.recipe import Recipe
+from lam_model.training.weights import trained
 
 RECIPE = Recipe(
     stage1_tokens=6000,

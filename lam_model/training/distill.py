@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from .held_out import HeldOut
 from .plot import plot
 from .recipe import Recipe
 from .teacher import Targets, Teacher
+from .weights import save, train_only_deltanet, trained
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,11 +38,6 @@ SIMILARITY_WEIGHT = 10.0  # of the squared error of the in-batch cosine matrices
 EVALUATE_TOKENS = 1_000_000  # tokens read between two evaluations on held-out texts
 LOG_STEPS = 10
 CHECKPOINT_SECONDS = 240
-
-
-def trained(model: LamModel) -> dict[str, nn.Parameter]:
-    """The parameters of the DeltaNet layers: all that is ever trained."""
-    return {name: p for name, p in model.named_parameters() if ".delta_net." in name}
 
 
 def normalised_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -125,9 +121,7 @@ class Run:
         self.model = convert(base)
         if weights:
             self._load_weights(load_file(weights))
-        self.model.to(self.device).requires_grad_(False)
-        for parameter in trained(self.model).values():
-            parameter.requires_grad_(True)
+        train_only_deltanet(self.model.to(self.device))
         self.teacher = Teacher(base, self.model.config.block_size).to(self.device)
         self.held_out = HeldOut(self.teacher, texts, guard)
         self.stage, self.step, self.seconds = 1, 0, 0.0
@@ -261,9 +255,7 @@ class Run:
 
     def save(self) -> None:
         """Write `deltanet.safetensors` (float16), `run.json` and `loss.png`."""
-        weights = {name: p.detach().to("cpu", torch.float16) for name, p in trained(self.model).items()}
-        with replacing(self.out / "deltanet.safetensors") as beside:
-            save_file(weights, beside, metadata={"format": "pt"})
+        save(self.model, self.out / "deltanet.safetensors")
         summary = {
             **self.source,
             "recipe": asdict(self.recipe),

@@ -1,4 +1,4 @@
-"""The loss and the held-out cosine of a run against the tokens read."""
+"""What a run's log says, as a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def plot(log: list[dict[str, float]], path: Path) -> None:
-    """Draw a run's log into a PNG file."""
+    """Draw the loss and the held-out cosine of a distillation against the tokens read into a PNG file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -26,4 +26,25 @@ def plot(log: list[dict[str, float]], path: Path) -> None:
         axes.set(title=title, xlabel="million tokens", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def plot_tuning(log: list[dict[str, float]], path: Path) -> None:
+    """Draw the loss of a tuning, and what each held-out score gained, against the steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss_axes, score_axes = figure.subplots(1, 2)
+    losses = [row for row in log if "loss" in row]
+    loss_axes.plot([row["step"] for row in losses], [row["loss"] for row in losses], lw=0.8)
+    scores = [row for row in log if "eval_score" in row]
+    times = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_score")
+    for name in (name for name in scores[0] if name.startswith("eval_") and name not in times):
+        gains = [row[name] - scores[0][name] for row in scores]
+        score_axes.plot([row["step"] for row in scores], gains, "o-", label=name.removeprefix("eval_"))
+    loss_axes.set(title="training loss", xlabel="step")
+    score_axes.set(title="points gained, held out", xlabel="step")
+    score_axes.legend()
+    for axes in (loss_axes, score_axes):
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, format="png")
