@@ -568,6 +568,18 @@ def _add_train(subparsers: Subparsers) -> None:
     )
     _add_recipe(tune, TuneRecipe)
     tune.set_defaults(run=_tune)
+    average = kinds.add_parser(
+        "average",
+        help="the mean of two weights files",
+        description="Write the mean of two files of DeltaNet weights, such as tuned ones and those they started from.",
+    )
+    average.add_argument("out", type=Path, metavar="OUT", help="the file to write")
+    average.add_argument("weights", type=Path, metavar="FILE")
+    average.add_argument("other", type=Path, metavar="OTHER")
+    average.add_argument(
+        "--share", type=float, default=0.5, metavar="X", help="how much FILE counts, 0 to 1 (default: 0.5)"
+    )
+    average.set_defaults(run=_average)
 
 
 def _add_recipe(parser: argparse.ArgumentParser, recipe: type) -> None:
@@ -631,9 +643,8 @@ def _tune(args: argparse.Namespace) -> None:
     from .training.data import read_guard
 
     given = {k: v for k, v in vars(args).items() if k not in ("run", "out", "config", "show_negatives")}
-    options = (
-        _mapping(yaml.safe_load(args.config.read_text(encoding="utf-8")), args.config) if args.config else {}
-    ) | given
+    options = _mapping(yaml.safe_load(args.config.read_text(encoding="utf-8")), args.config) if args.config else {}
+    options |= given
     recipe = _recipe(TuneRecipe, options)
     sources = [_source(tune.Source, one) for one in options.pop("data", [])]
     watch, guard, device = options.pop("watch", []), options.pop("guard", None), options.pop("device", None)
@@ -663,6 +674,13 @@ def _tune(args: argparse.Namespace) -> None:
     run = tune.Tuning(start, data, watched, args.out, recipe, source)
     run.train()
     sys.stdout.write(f"{args.out / 'deltanet.safetensors'}: {run.best()}\n")
+
+
+def _average(args: argparse.Namespace) -> None:
+    from .training.weights import average
+
+    average(args.weights, args.other, args.share, args.out)
+    sys.stdout.write(f"{args.out}\n")
 
 
 def _source(kind: type, given: str | dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ class Fake:
     """Stands in for a model: the vector of a text is made of its first letters."""
 
     max_seq_length = 8
+    truncate_dim = None
 
     def encode(self, texts, batch_size=32, show_progress_bar=None):
         vectors = np.array([[text[:3].count(letter) for letter in "abc"] for text in texts], np.float32) + 1e-3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ..files import replacing
 from ..modeling_lam import LamModel
@@ -26,7 +26,30 @@ def train_only_deltanet(model: LamModel) -> None:
 
 def save(model: LamModel, path: Path) -> None:
     """Write the DeltaNet layers as a float16 safetensors file."""
-    weights = {name: p.detach().to("cpu", torch.float16).contiguous() for name, p in trained(model).items()}
+    _write({name: p.detach().cpu() for name, p in trained(model).items()}, path)
+
+
+def average(path: Path, other: Path, share: float, out: Path) -> None:
+    """Write the mean of two weights files, of which the first counts for `share`.
+
+    Between tuned weights and those that they started from, it keeps most of what was learned and gives back more of
+    what was lost (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, section 3).
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, the files are of different bases, or `share` is not 0 to 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}: it must be from 0 to 1")
+    if missing := [one for one in (path, other) if not one.is_file()]:
+        raise FileNotFoundError(f"{missing[0]} does not exist: give a safetensors file of DeltaNet weights")
+    one, two = load_file(path), load_file(other)
+    if {name: x.shape for name, x in one.items()} != {name: x.shape for name, x in two.items()}:
+        raise ValueError(f"{path} and {other} are of different bases: only weights of one base have a mean")
+    _write({name: share * x.float() + (1 - share) * two[name].float() for name, x in one.items()}, out)
+
+
+def _write(weights: dict[str, Tensor], path: Path) -> None:
+    half = {name: x.to(torch.float16).contiguous() for name, x in weights.items()}
     with replacing(path) as beside:
-        save_file(weights, beside, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for the owner alone
+        save_file(half, beside, metadata={"format": "pt"})
+        beside.chmod(0o644)  # safetensors writes for the owner alone

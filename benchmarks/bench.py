@@ -1,0 +1,282 @@
+"""LAM beside all-MiniLM-L6-v2 wherever it runs on a CPU: time by length and batch, start, memory.
+
+`python benchmarks/bench.py -o results/bench.json` draws results/bench.png too; `make bench` runs it.
+
+All contenders of a shape run in turn, warm, and the median counts. MiniLM reads texts over 512 tokens with nothing cut
+off, as in benchmarks/lengths.py. No figure is written unless all vectors are right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lam_export
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from lam_export.int8 import quantize
+from onnx_graphs import export_minilm
+from tqdm import tqdm
+from transformers import AutoModel
+
+import lam_model
+from lam_model.base import find_base
+from lam_model.compare import load_base
+from lam_model.files import write_json
+from lam_model.folder import build
+from lam_model.onnx_encoder import OnnxEncoder, graph_file
+from lam_model.provenance import provenance
+
+CORPUS = Path(__file__).parents[1] / "demo" / "corpus.jsonl"
+LENGTHS = (16, 32, 64, 128, 256, 512, 2048, 8192, 32_768)  # tokens
+BATCHES = (1, 32)  # texts
+BLOCK = 512  # tokens: all that MiniLM has positions for
+SECONDS = 0.6  # of repeats, for each contender and shape
+MOST_SECONDS = 6.0  # what would take longer is not run
+STARTS = 3  # processes, of which the median counts
+
+Read = Callable[[np.ndarray], np.ndarray]  # token ids (texts, tokens) to vectors (texts, size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    output = parser.parse_args().output
+    every = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = build(Path(temporary) / "lam")
+        lam_export.export(folder, ["full"], int8=True)
+        minilm = export_minilm(Path(temporary) / "minilm.onnx")
+        onnx.save(quantize(onnx.load(minilm)), minilm.with_stem("minilm_int8"))
+        rows = []
+        for threads in (1, every):
+            torch.set_num_threads(threads)
+            readers = bare(folder, minilm, threads)
+            check(readers)
+            rows += measure("model", readers, threads)
+            if threads == every:
+                encoders = by_encode(folder)
+                check(encoders)
+                rows += measure("encode", encoders, threads)
+        starts = {name: started(code) for name, code in starting(folder).items()}
+        manifest = lam_model.load(folder, device="cpu").manifest
+    result = {
+        "deltanet_sha256": manifest["deltanet_sha256"],
+        "onnxruntime": onnxruntime.__version__,
+        "threads": every,
+        "times": rows,
+        "starts": starts,
+        **provenance(shlex.join(["python", *sys.argv])),
+    }
+    write_json(output, result)
+    draw(rows, every, output.with_suffix(".png"))
+
+
+def bare(folder: Path, minilm: Path, threads: int) -> dict[str, Read]:
+    """The models alone, from token ids to unit vectors."""
+    readers: dict[str, Read] = {}
+    for dtype in ("float32", "bfloat16"):
+        readers[f"LAM, torch {dtype}"] = torch_lam(dtype)
+        readers[f"MiniLM, torch {dtype}"] = torch_minilm(dtype)
+    for kind, int8 in (("float32", False), ("int8", True)):
+        encoder = OnnxEncoder(folder, graph_file(int8=int8), threads)
+        readers[f"LAM, onnx {kind}"] = lambda ids, encoder=encoder: encoder.embed(ids, np.ones_like(ids))
+        graph = minilm.with_stem("minilm_int8") if int8 else minilm
+        readers[f"MiniLM, onnx {kind}"] = onnx_minilm(graph, threads)
+    return readers
+
+
+def torch_lam(dtype: str) -> Read:
+    model = lam_model.load(device="cpu", dtype=dtype)
+
+    def read(ids: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            tokens = torch.from_numpy(ids)
+            features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+            return model(features)["sentence_embedding"].float().numpy()
+
+    return read
+
+
+def torch_minilm(dtype: str) -> Read:
+    bert = AutoModel.from_pretrained(find_base(), dtype=getattr(torch, dtype)).eval()
+
+    def read(ids: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            positions = torch.arange(ids.shape[1]).clamp(max=BLOCK - 1).expand(ids.shape)
+            hidden = bert(input_ids=torch.from_numpy(ids), position_ids=positions).last_hidden_state
+            return torch.nn.functional.normalize(hidden.float().mean(1), dim=-1).numpy()
+
+    return read
+
+
+def onnx_minilm(path: Path, threads: int) -> Read:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    session = onnxruntime.InferenceSession(path, options)
+
+    def read(ids: np.ndarray) -> np.ndarray:
+        hidden = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0].mean(1)
+        return hidden / np.linalg.norm(hidden, axis=1, keepdims=True)
+
+    return read
+
+
+def by_encode(folder: Path) -> dict[str, Read]:
+    """`encode`, from texts: tokenised, sorted, in batches of 32."""
+    models = {f"LAM, torch {dtype}": lam_model.load(device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")}
+    models |= {
+        f"LAM, onnx {dtype}": lam_model.load(folder, backend="onnx", dtype=dtype) for dtype in ("float32", "int8")
+    }
+    models["MiniLM, torch float32"] = base = load_base()
+    base.max_seq_length = BLOCK
+
+    def of(model: Any) -> Read:
+        def read(ids: np.ndarray) -> np.ndarray:
+            return model.encode(base.tokenizer.batch_decode(ids[:, 1:-1]), show_progress_bar=False)
+
+        return read
+
+    return {name: of(model) for name, model in models.items()}
+
+
+def some_texts(batch: int, length: int) -> np.ndarray:
+    """Token ids of stretches of the demo's corpus, which is read again and again where it is too short."""
+    documents = [json.loads(line)["text"] for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+    tokenizer = load_base().tokenizer
+    ids = np.array(tokenizer(" ".join(documents), add_special_tokens=False, verbose=False)["input_ids"])
+    begins = np.random.default_rng(length).integers(len(ids), size=batch)
+    texts = np.stack([np.resize(np.roll(ids, -begin), length) for begin in begins])
+    texts[:, 0], texts[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    return texts
+
+
+def check(readers: dict[str, Read]) -> None:
+    """No figure while a vector is wrong: all of LAM's are alike and near to MiniLM's, and so are all of MiniLM's."""
+    for shape in ((3, 17), (2, 300), (1, BLOCK)):
+        ids = some_texts(*shape)
+        vectors = {name: read(ids) for name, read in readers.items()}
+        for name, found in vectors.items():
+            model = name.split(",")[0]
+            right = vectors[f"{model}, torch float32"]
+            least = 0.97 if "int8" in name else 0.995 if "bfloat16" in name else 0.99999
+            if not (cosine := float((found * right).sum(1).min())) > least:
+                raise SystemExit(f"{name} has a cosine of {cosine:.4f} to torch on {shape}: nothing was measured")
+        if not float((vectors["LAM, torch float32"] * vectors["MiniLM, torch float32"]).sum(1).min()) > 0.9:
+            raise SystemExit(f"LAM's vectors are not near to MiniLM's on {shape}: nothing was measured")
+
+
+def measure(way: str, readers: dict[str, Read], threads: int) -> list[dict[str, Any]]:
+    """The median time of each contender and shape, in seconds a batch."""
+    rows, last = [], {}
+    for batch in BATCHES:
+        for length in tqdm(LENGTHS, desc=f"{way}, {threads} threads, batch {batch}"):
+            able = {name: read for name, read in readers.items() if runs(way, name, length)}
+            # At worst a reader is quadratic.
+            growth = (length / LENGTHS[max(0, LENGTHS.index(length) - 1)]) ** 2
+            able = {name: read for name, read in able.items() if last.get((name, batch), 0) * growth < MOST_SECONDS}
+            able = {n: r for n, r in able.items() if last.get((n, 1, length), 0) * batch < MOST_SECONDS}
+            if not able:
+                continue
+            for name, seconds in in_turn(able, some_texts(batch, length)).items():
+                rows.append({"way": way, "threads": threads, "model": name, "batch": batch, "tokens": length})
+                rows[-1]["seconds"] = last[name, batch] = last[name, batch, length] = seconds
+    return rows
+
+
+def runs(way: str, name: str, length: int) -> bool:
+    """MiniLM reads more than 512 tokens in torch alone, and `encode` would cut them."""
+    return length <= BLOCK or name.startswith("LAM") or (way == "model" and "torch" in name)
+
+
+def in_turn(readers: dict[str, Read], ids: np.ndarray) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in readers}
+    for read in readers.values():
+        read(ids)  # the first call is slower
+    until = time.perf_counter() + SECONDS * len(readers)
+    while min(map(len, times.values())) < 3 or time.perf_counter() < until:
+        for name, read in readers.items():
+            begun = time.perf_counter()
+            read(ids)
+            times[name].append(time.perf_counter() - begun)
+        if sum(map(sum, times.values())) > 4 * MOST_SECONDS:
+            break
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def starting(folder: Path) -> dict[str, str]:
+    """Programs that print seconds from their first line on: to import, to load, for the first vector."""
+    clock = "import json, time; begun = time.perf_counter(); seconds = {}\n"
+    done = "seconds['%s'] = time.perf_counter() - begun\n"
+    lam = clock + "import lam_model\n" + done % "import" + "model = lam_model.load(%s)\n" + done % "load"
+    first = "model.encode('a sentence')\n" + done % "first vector" + "print(json.dumps(seconds))"
+    base = f"model = sentence_transformers.SentenceTransformer({str(find_base())!r}, device='cpu')\n"
+    return {
+        "LAM, torch float32": lam % "device='cpu'" + first,
+        "LAM, onnx int8": lam % f"{str(folder)!r}, backend='onnx', dtype='int8'" + first,
+        "LAM, OnnxEncoder": clock
+        + "import lam_model\n"
+        + done % "import"
+        + f"model = lam_model.OnnxEncoder({str(folder)!r})\n"
+        + done % "load"
+        + first,
+        "MiniLM, torch float32": clock
+        + "import sentence_transformers\n"
+        + done % "import"
+        + base
+        + done % "load"
+        + first,
+        "`lam encode x`": clock
+        + "import subprocess, sys\n"
+        + "subprocess.run([sys.executable, '-m', 'lam_model.cli', 'encode', 'x'], check=True, capture_output=True)\n"
+        + done % "first vector"
+        + "print(json.dumps(seconds))",
+    }
+
+
+def started(code: str) -> dict[str, float]:
+    """The median of each time over several processes, after one that warms the caches."""
+    runs = []
+    for _ in range(STARTS + 1):
+        run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        runs.append(json.loads(run.stdout.splitlines()[-1]))
+    return {name: round(statistics.median(run[name] for run in runs[1:]), 3) for name in runs[0]}
+
+
+def draw(rows: list[dict[str, Any]], threads: int, path: Path) -> None:
+    """Time over that of MiniLM on the same backend, against tokens."""
+    from matplotlib.figure import Figure
+
+    seconds = {(r["way"], r["threads"], r["model"], r["batch"], r["tokens"]): r["seconds"] for r in rows}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, batch in zip(figure.subplots(1, 2, sharey=True), BATCHES, strict=True):
+        for backend in ("torch float32", "torch bfloat16", "onnx float32", "onnx int8"):
+            ratios = {
+                tokens: taken / seconds["model", threads, f"MiniLM, {backend}", batch, tokens]
+                for (way, cores, name, texts, tokens), taken in seconds.items()
+                if (way, cores, name, texts) == ("model", threads, f"LAM, {backend}", batch)
+                and ("model", threads, f"MiniLM, {backend}", batch, tokens) in seconds
+            }
+            axes.plot(list(ratios), list(ratios.values()), "o-", ms=3, label=backend)
+        axes.axhline(1, color="grey", lw=0.8)
+        axes.set(
+            title=f"time to MiniLM's, {batch} text{'s' * (batch > 1)}", xlabel="tokens", xscale="log", yscale="log"
+        )
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+if __name__ == "__main__":
+    main()
