@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint compat optimum node
+.PHONY: demo test bench lint compat optimum node
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo/demo.py
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+# LAM beside MiniLM on this machine, which should do nothing else meanwhile.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench.py -o results/bench.json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

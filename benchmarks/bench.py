@@ -2,7 +2,7 @@
 
 `python benchmarks/bench.py -o results/bench.json` draws results/bench.png too; `make bench` runs it.
 
-All contenders of a shape run in turn, warm, and the median counts. MiniLM reads texts over 512 tokens with nothing cut
+All contenders of a shape run by turns, warm, and the median counts. MiniLM reads texts over 512 tokens with nothing cut
 off, as in benchmarks/lengths.py. No figure is written unless all vectors are right.
 """
 
@@ -43,7 +43,9 @@ LENGTHS = (16, 32, 64, 128, 256, 512, 2048, 8192, 32_768)  # tokens
 BATCHES = (1, 32)  # texts
 BLOCK = 512  # tokens: all that MiniLM has positions for
 SECONDS = 0.6  # of repeats, for each contender and shape
-MOST_SECONDS = 6.0  # what would take longer is not run
+TURNS = 3
+PAUSE = 0.2  # seconds before a burst: idle threads of the contender before spin for a while, and take a core
+MOST_SECONDS = 3.0  # what would take longer is not run
 STARTS = 3  # processes, of which the median counts
 
 Read = Callable[[np.ndarray], np.ndarray]  # token ids (texts, tokens) to vectors (texts, size)
@@ -201,17 +203,17 @@ def runs(way: str, name: str, length: int) -> bool:
 
 
 def in_turn(readers: dict[str, Read], ids: np.ndarray) -> dict[str, float]:
+    """The median time of each, in bursts by turns."""
     times: dict[str, list[float]] = {name: [] for name in readers}
-    for read in readers.values():
-        read(ids)  # the first call is slower
-    until = time.perf_counter() + SECONDS * len(readers)
-    while min(map(len, times.values())) < 3 or time.perf_counter() < until:
+    for _ in range(TURNS):
         for name, read in readers.items():
-            begun = time.perf_counter()
-            read(ids)
-            times[name].append(time.perf_counter() - begun)
-        if sum(map(sum, times.values())) > 4 * MOST_SECONDS:
-            break
+            time.sleep(PAUSE)
+            read(ids)  # the first call is slower
+            until = time.perf_counter() + SECONDS / TURNS
+            while not times[name] or time.perf_counter() < until:
+                begun = time.perf_counter()
+                read(ids)
+                times[name].append(time.perf_counter() - begun)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -221,6 +223,12 @@ def starting(folder: Path) -> dict[str, str]:
     done = "seconds['%s'] = time.perf_counter() - begun\n"
     lam = clock + "import lam_model\n" + done % "import" + "model = lam_model.load(%s)\n" + done % "load"
     first = "model.encode('a sentence')\n" + done % "first vector" + "print(json.dumps(seconds))"
+
+    def command(*arguments: str) -> str:
+        run = [sys.executable, "-m", "lam_model.cli", *arguments]
+        call = f"import subprocess\nsubprocess.run({run!r}, check=True, capture_output=True)\n"
+        return clock + call + done % "first vector" + "print(json.dumps(seconds))"
+
     base = f"model = sentence_transformers.SentenceTransformer({str(find_base())!r}, device='cpu')\n"
     return {
         "LAM, torch float32": lam % "device='cpu'" + first,
@@ -237,11 +245,8 @@ def starting(folder: Path) -> dict[str, str]:
         + base
         + done % "load"
         + first,
-        "`lam encode x`": clock
-        + "import subprocess, sys\n"
-        + "subprocess.run([sys.executable, '-m', 'lam_model.cli', 'encode', 'x'], check=True, capture_output=True)\n"
-        + done % "first vector"
-        + "print(json.dumps(seconds))",
+        "`lam encode x`": command("encode", "x"),
+        "`lam encode x --backend onnx`": command("encode", "x", "--backend", "onnx"),
     }
 
 

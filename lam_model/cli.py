@@ -11,6 +11,7 @@ import textwrap
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
@@ -163,7 +164,25 @@ def _encode(args: argparse.Namespace) -> None:
         if sys.stdin.isatty():
             sys.stderr.write("lam: reading texts from the terminal, one a line, up to Ctrl-D\n")
         documents = read_stdin()
-    write_vectors(_load(args), documents, args.output, args.batch_size)
+    write_vectors(_without_torch(args) or _load(args), documents, args.output, args.batch_size)
+
+
+def _without_torch(args: argparse.Namespace) -> Any:
+    """LAM on ONNX Runtime alone, for torch takes seconds to import; None where that is not asked for or not at hand."""
+    local = args.model is None or Path(args.model).is_dir()
+    plain = not (args.dim or args.revision) and args.device in (None, "cpu") and args.dtype in (None, "float32", "int8")
+    if args.backend != "onnx" or not local or not plain:
+        return None
+    from .folder import packaged
+    from .onnx_encoder import OnnxEncoder, graph_file
+
+    try:
+        folder = Path(args.model) if args.model else packaged()[0]
+        encoder = OnnxEncoder(folder, graph_file(args.base_only, int8=args.dtype == "int8"))
+    except (FileNotFoundError, ValueError):  # `load` exports what is missing, or says what is wrong
+        return None
+    tokens = 128  # of a text, so that batches have the size that is asked for
+    return SimpleNamespace(encode=lambda texts, batch_size, **_: encoder.encode(texts, batch_size * tokens))
 
 
 def _add_search(subparsers: Subparsers) -> None:

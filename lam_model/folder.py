@@ -6,6 +6,7 @@ files that `trust_remote_code=True` needs and a manifest of every file's sha256.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -79,6 +80,21 @@ def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None)
         ]
         write_json(beside / MANIFEST, manifest)
     return out
+
+
+def packaged() -> tuple[Path, dict[str, Any]]:
+    """The model of the packaged weights, built once into the user's cache folder and again if damaged; its manifest."""
+    from huggingface_hub import constants
+
+    made_of = [PACKAGED_WEIGHTS, *(Path(__file__).parent / name for name in (*CODE, "folder.py"))]
+    key = hashlib.sha256("".join(map(sha256, made_of)).encode()).hexdigest()[:16]
+    path = Path(constants.HF_HOME) / "lam" / key
+    try:
+        return path, check(path)
+    except (FileNotFoundError, ValueError):
+        shutil.rmtree(path, ignore_errors=True)
+        build(path)
+        return path, check(path)
 
 
 def load_trained(model: Any, weights: Path) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HTTPError
 from sentence_transformers import SentenceTransformer
 
 from . import folder
-from .base import sha256
 from .onnx_encoder import graph_file
 from .passages import Passages, encode_passages
 from .texts import check, clean
@@ -157,7 +154,7 @@ def load(
     if dtype not in (None, *dtypes) and (graph or isinstance(dtype, str)):
         raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(dtypes)}")
     if path_or_repo is None:
-        path, manifest = _packaged()
+        path, manifest = folder.packaged()
     else:
         path = _find(str(path_or_repo), revision, graph)
         manifest = folder.check(path)
@@ -205,20 +202,6 @@ def _find(path_or_repo: str, revision: str | None, graph: str | None) -> Path:
         raise FileNotFoundError(
             f"{path_or_repo}{at} is neither a folder nor to be had from the Hub: {reason}"
         ) from error
-
-
-def _packaged() -> tuple[Path, dict[str, Any]]:
-    """The model of the packaged weights, built once into the user's cache folder and again if it is damaged."""
-    weights = folder.PACKAGED_WEIGHTS
-    made_of = [weights, *(Path(__file__).parent / name for name in (*folder.CODE, "folder.py"))]
-    key = hashlib.sha256("".join(map(sha256, made_of)).encode()).hexdigest()[:16]
-    path = Path(constants.HF_HOME) / "lam" / key
-    try:
-        return path, folder.check(path)
-    except (FileNotFoundError, ValueError):
-        shutil.rmtree(path, ignore_errors=True)
-        folder.build(path)
-        return path, folder.check(path)
 
 
 def _onnx_module(path: Path, graph: str, packaged: bool) -> torch.nn.Module:

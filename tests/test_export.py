@@ -170,7 +170,7 @@ def test_int8_is_a_dtype_of_onnx_runtime(folder, texts):
 def test_graphs_of_the_packaged_weights_are_exported_once_and_again_if_damaged(folder, tmp_path, monkeypatch):
     path = tmp_path / "lam"
     shutil.copytree(folder, path, ignore=shutil.ignore_patterns("onnx"))
-    monkeypatch.setattr("lam_model.loading._packaged", lambda: (path, check(path)))
+    monkeypatch.setattr("lam_model.folder.packaged", lambda: (path, check(path)))
     exports = []
 
     def export(*args, **kwargs):
@@ -258,3 +258,11 @@ def test_batches_hold_rows_of_similar_length_within_the_budget():
     assert sorted(row for rows in batches for row in rows) == list(range(6))
     for rows in batches:
         assert len(rows) == 1 or len(rows) * min(8, max(lengths[row] for row in rows)) <= 12
+
+
+def test_the_command_encodes_on_onnx_runtime_without_torch(folder):
+    code = "import sys; from lam_model import cli; sys.exit(cli.main(sys.argv[1:]) or 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "encode", "a cat", "--backend", "onnx", "--model", str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert np.allclose(json.loads(run.stdout)["embedding"], load(folder).encode("a cat"), atol=1e-5)
