@@ -1,4 +1,4 @@
-"""LAM beside all-MiniLM-L6-v2 wherever it runs on a CPU: time by length and batch, start, memory.
+"""LAM beside all-MiniLM-L6-v2 wherever it runs on a CPU: time by length and batch, and to start.
 
 `python benchmarks/bench.py -o results/bench.json` draws results/bench.png too; `make bench` runs it.
 

@@ -27,7 +27,7 @@ _DOCUMENT_CHARS = 8_000  # of texts over so many characters
 _HELD_OUT_DOCUMENTS = 16  # one of so many, for retrieval among them
 _CHARS_PER_TOKEN = 6  # more characters than so many a token of one block make a text long
 _POOL_BATCHES = 64  # batches that are tokenised, sorted by length and cut together
-_NOT_TEXT = {"source", "id", "_id", "licence", "license", "url"}
+NOT_TEXT = {"source", "id", "_id", "licence", "license", "url", "split", "genre"}  # columns
 
 
 def normalise(text: str) -> str:
@@ -58,7 +58,7 @@ def read_texts(sources: Iterable[str]) -> Dataset:
         else:
             rows = load_dataset(source, split="train")
         columns = [c for c, f in rows.features.items() if getattr(f, "dtype", "").endswith("string")]
-        columns = [c for c in columns if c not in _NOT_TEXT]
+        columns = [c for c in columns if c not in NOT_TEXT]
         if not columns:
             raise ValueError(f"{source} has no column of text: its columns are {', '.join(rows.column_names)}")
         for column in columns:

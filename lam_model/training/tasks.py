@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .data import is_held_out, is_held_out_document, normalise
+from .data import NOT_TEXT, is_held_out, is_held_out_document, normalise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MOST_SIMILAR = 5.0  # the highest score of a pair, as in the STS tasks
 _QUERY_ID, _DOCUMENT_ID = "query-id", "corpus-id"  # of BEIR's judgements
 _SCORES = ("score", "label")
-_NOT_TEXT = {"source", "id", "_id", "licence", "license", "url", "split", "genre"}
 _FILES = (".jsonl", ".csv", ".tsv", ".parquet")
 _TEST = re.compile(r"(?<![a-z])test(?![a-z])", re.IGNORECASE)
 
@@ -221,7 +220,7 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
     if first is None:
         raise ValueError(f"{source} holds no rows")
     score = next((column for column in _SCORES if column in first[1]), None)
-    columns = [column for column in first[1] if column not in _NOT_TEXT and column != score]
+    columns = [column for column in first[1] if column not in NOT_TEXT and column != score]
     columns = [column for column in columns if isinstance(first[1][column], str)]
     if len(columns) < 2 or (score and len(columns) > 2):
         raise ValueError(
