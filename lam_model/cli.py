@@ -544,9 +544,9 @@ def _add_train(subparsers: Subparsers) -> None:
     tune = kinds.add_parser(
         "tune",
         help="to be better at retrieval or similarity",
-        description="Tune the DeltaNet layers on judged queries, pairs, triplets or scored pairs, without losing "
-        "similarity: an anchor to the base's vectors, and held-out scores that choose the checkpoint and stop the run. "
-        "The run is kept in OUT; the same command goes on after a kill.",
+        description="Tune the DeltaNet layers on judged queries, pairs, triplets, scored pairs or plain texts, without "
+        "losing similarity: an anchor to the base's vectors, and held-out scores that choose the checkpoint and stop "
+        "the run. The run is kept in OUT; the same command goes on after a kill.",
     )
     tune.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
     tune.add_argument(
@@ -554,7 +554,7 @@ def _add_train(subparsers: Subparsers) -> None:
         type=Path,
         metavar="FILE",
         help="YAML of the options below by their names; an entry of `data` may be a mapping of `data`, `weight` (times "
-        "an epoch), `max_tokens` and `limit` (of queries or pairs)",
+        "an epoch), `max_tokens` and `limit` (of queries, pairs or texts)",
     )
     tune.add_argument(
         "--data",

@@ -128,7 +128,13 @@ def fla_delta_rule(
 
 
 def cpu_delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None,
+    reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compiled loops on the CPU, forward and backward (needs numba)."""
     from .delta_rule_cpu import delta_rule
@@ -187,9 +193,9 @@ def delta_rule(
     Returns:
         The outputs (batch, length, heads, value width) and the state after the last token read.
     """
-    if state is None:
-        state = query.new_zeros(query.shape[0], query.shape[2], query.shape[3], value.shape[3])
     rule = BACKENDS[backend or _fastest(query)]
+    if state is None and rule is not cpu_delta_rule:  # which fills and copies none for nothing
+        state = query.new_zeros(query.shape[0], query.shape[2], query.shape[3], value.shape[3])
     with torch.autocast(query.device.type, enabled=False):  # its products keep the precision that they are given in
         return rule(query, key, value, beta, log_decay, state, reverse)
 

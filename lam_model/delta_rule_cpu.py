@@ -2,13 +2,15 @@
 
 A head's state (32 x 32 floats for MiniLM) stays in the first-level cache and is passed over once a token:
 the pass that decays and writes also reads for the query and takes the next token's prediction. Heads are
-independent, so they are shared out over torch's number of threads; numba releases the GIL meanwhile.
+independent, so they are shared out over torch's own threads; numba releases the GIL meanwhile.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -35,9 +37,9 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
     ROWS = math.gcd(K, _ROWS)
 
     @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
-    def forward(query, key, value, beta, log_decay, state, reverse, output, first, last):
+    def forward(query, key, value, beta, log_decay, state, reverse, output, last_state, first, last):
         length, heads = query.shape[1:3]
-        dtype = state.dtype
+        dtype = last_state.dtype
         S = np.empty((K, V), dtype)
         q, k, k_next = np.empty(K, dtype), np.empty(K, dtype), np.empty(K, dtype)
         p, o, u = np.empty(V, dtype), np.empty(V, dtype), np.empty(V, dtype)
@@ -45,11 +47,13 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
         step = -1 if reverse else 1
         for task in range(first, last):
             n, h = task // heads, task % heads
-            S[:] = state[n, h]
+            S[:] = 0
             p[:] = 0
-            for i in range(K):
-                for j in range(V):
-                    p[j] += S[i, j] * key[n, start, h, i]
+            if state.size:
+                S[:] = state[n, h]
+                for i in range(K):
+                    for j in range(V):
+                        p[j] += S[i, j] * key[n, start, h, i]
             for s in range(length):
                 t = start + step * s
                 t_next = t + step if s + 1 < length else t
@@ -83,7 +87,7 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
                             o[j], p[j] = o_j, p_j
                 for j in range(V):
                     output[n, t, h, j] = o[j]
-            state[n, h] = S
+            last_state[n, h] = S
 
     return forward
 
@@ -98,7 +102,7 @@ def _backward_kernel(K: int, V: int) -> Callable[..., None]:
         d_query, d_key, d_value, d_beta, d_log_decay, first, last,
     ):  # fmt: skip
         length, heads = query.shape[1:3]
-        dtype = state.dtype
+        dtype = d_state.dtype
         states = np.empty((length + 1, K, V), dtype)  # before each token, recomputed: cheaper than kept
         predicted, written = np.empty((length, V), dtype), np.empty((length, V), dtype)
         dS = np.empty((K, V), dtype)
@@ -109,7 +113,9 @@ def _backward_kernel(K: int, V: int) -> Callable[..., None]:
         step = -1 if reverse else 1
         for task in range(first, last):
             n, h = task // heads, task % heads
-            states[0] = state[n, h]
+            states[0] = 0
+            if state.size:
+                states[0] = state[n, h]
             for s in range(length):
                 t = start + step * s
                 S, S_next, p, u = states[s], states[s + 1], predicted[s], written[s]
@@ -178,12 +184,16 @@ def _backward_kernel(K: int, V: int) -> Callable[..., None]:
 class _DeltaRule(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, beta, log_decay, state, reverse):
+        batch, _, heads, width = value.shape
+        ctx.has_state, ctx.reverse = state is not None, reverse
+        state = query.new_empty(0, 0, 0, 0) if state is None else state  # to the kernels, empty stands for zeros
         ctx.save_for_backward(query, key, value, beta, log_decay, state)
-        ctx.reverse = reverse
-        output, state = torch.empty_like(value, memory_format=torch.contiguous_format), state.clone()
+        output = torch.empty_like(value, memory_format=torch.contiguous_format)
+        last_state = query.new_empty(batch, heads, query.shape[-1], width)
         arrays = [x.detach().numpy() for x in (query, key, value, beta, log_decay, state)]
-        _over_heads(_forward_kernel(*state.shape[2:]), query, *arrays, reverse, output.numpy())
-        return output, state
+        kernel = _forward_kernel(*last_state.shape[2:])
+        _over_heads(kernel, query, *arrays, reverse, output.numpy(), last_state.numpy())
+        return output, last_state
 
     @staticmethod
     def backward(ctx, d_output, d_state):
@@ -193,23 +203,31 @@ class _DeltaRule(torch.autograd.Function):
         arrays = [x.detach().numpy() for x in tokens]
         results = [x.numpy() for x in (d_output, d_state, *grads)]
         _over_heads(_backward_kernel(*d_state.shape[2:]), tokens[0], *arrays, ctx.reverse, *results)
-        return *grads, d_state, None
+        return *grads, d_state if ctx.has_state else None, None
 
 
 @torch.compiler.disable
 def delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool
+    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     return _DeltaRule.apply(query, key, value, beta, log_decay, state, reverse)
+
+
+_shares = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP library whose threads torch uses, where it is GNU's: the one that torch has made global."""
+    if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "GOMP_parallel") else None
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lam-delta-rule")
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _over_heads(kernel: Callable[..., None], query: Tensor, *args) -> None:
@@ -219,9 +237,35 @@ def _over_heads(kernel: Callable[..., None], query: Tensor, *args) -> None:
     threads = min(torch.get_num_threads(), tasks)
     if threads <= 1 or length * tasks < _THREAD_MIN:
         kernel(*args, 0, tasks)
-        return
-    bounds = [tasks * i // threads for i in range(threads + 1)]
-    futures = [_pool(threads).submit(kernel, *args, a, b) for a, b in pairwise(bounds[1:])]
-    kernel(*args, 0, bounds[1])
-    for future in futures:
-        future.result()
+    elif openmp := _openmp():
+        _on_torchs_threads(openmp, threads, lambda i, n: kernel(*args, tasks * i // n, tasks * (i + 1) // n))
+    else:
+        bounds = [tasks * i // threads for i in range(threads + 1)]
+        futures = [_pool(threads).submit(kernel, *args, a, b) for a, b in pairwise(bounds[1:])]
+        kernel(*args, 0, bounds[1])
+        for future in futures:
+            future.result()
+
+
+def _on_torchs_threads(openmp: ctypes.CDLL, threads: int, run: Callable[[int, int], None]) -> None:
+    """Call `run(i, n)` on each of n threads, at most `threads` of them.
+
+    They are the threads that torch computes on. Between its operations these do not sleep but spin for a while, on the
+    very cores that threads of our own would need: with two cores, these came to half the speed.
+    """
+    errors: list[BaseException] = []
+
+    @_shares
+    def share(_: None) -> None:
+        try:
+            run(openmp.omp_get_thread_num(), openmp.omp_get_num_threads())
+        except BaseException as error:  # cannot pass through C
+            errors.append(error)
+
+    openmp.GOMP_parallel(share, None, ctypes.c_uint(threads), ctypes.c_uint(0))
+    if errors:
+        raise errors[0]
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

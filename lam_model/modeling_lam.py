@@ -8,6 +8,7 @@ reading a text block by block is the same function as reading it at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class LamOutput(ModelOutput):
 
     Args:
         last_hidden_state: (batch, length, hidden size).
-        state: what has been read so far, (batch, layers, heads, head size, head size), float32.
+        state: what has been read so far, (batch, layers, heads, head size, head size), float32; of `forward` with
+            `output_state`.
         hidden_states: with `output_hidden_states`, the embeddings and each layer's output.
     """
 
@@ -175,20 +177,34 @@ class LamModel(PreTrainedModel):
             state: as returned for the block before; None for the first.
             first_block: whether the text begins here; a tensor (batch,) where texts differ.
         """
-        x = self.embeddings(input_ids, first_block)
-        hidden_states, states = [x], []
-        for i, layer in enumerate(self.layers):
-            x, layer_state = layer(x, attention_mask, None if state is None else state[:, i])
+        states = [None] * len(self.layers) if state is None else state.unbind(1)
+        hidden_states, states = self._read(input_ids, attention_mask, states, first_block)
+        return LamOutput(hidden_states[-1], self._stack(states), hidden_states)
+
+    def _read(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        states: Sequence[Tensor | None],
+        first_block: bool | Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """The hidden states of a block, and each layer's state after it."""
+        hidden_states, last_states = [self.embeddings(input_ids, first_block)], []
+        for layer, state in zip(self.layers, states, strict=True):
+            x, state = layer(hidden_states[-1], attention_mask, state)
             hidden_states.append(x)
-            states.append(layer_state)
-        state = None if self.config.base_only else torch.stack(states, dim=1)
-        return LamOutput(x, state, tuple(hidden_states))
+            last_states.append(state)
+        return tuple(hidden_states), tuple(last_states)
+
+    def _stack(self, states: Sequence[Tensor | None]) -> Tensor | None:
+        return None if self.config.base_only else torch.stack(states, dim=1)
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         output_hidden_states: bool = False,
+        output_state: bool = False,
         return_dict: bool = True,
         **kwargs: Any,
     ) -> LamOutput | tuple[Tensor, ...]:
@@ -198,22 +214,24 @@ class LamModel(PreTrainedModel):
             input_ids: (batch, length), padded on the right.
             attention_mask: (batch, length), 1 for tokens and 0 for pads; all ones if None.
             output_hidden_states: return the hidden states of the embeddings and of every layer.
+            output_state: return what has been read.
             kwargs: what other encoders take (`token_type_ids`), without effect.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        size, state = self.config.block_size, None
-        last, hidden = [], []
-        for start in range(0, input_ids.shape[1], size):
+        batch, length = input_ids.shape
+        size, states = self.config.block_size, [None] * len(self.layers)
+        last = self.embeddings.LayerNorm.weight.new_empty(batch, length, self.config.hidden_size)
+        hidden = []
+        for start in range(0, length, size):
             block = slice(start, start + size)
-            output = self.forward_block(input_ids[:, block], attention_mask[:, block], state, start == 0)
-            state = output.state
-            last.append(output.last_hidden_state)
+            read, states = self._read(input_ids[:, block], attention_mask[:, block], states, start == 0)
+            last[:, block] = read[-1]
             if output_hidden_states:
-                hidden.append(output.hidden_states)
+                hidden.append(read)
         output = LamOutput(
-            last_hidden_state=torch.cat(last, dim=1),
-            state=state,
+            last_hidden_state=last,
+            state=self._stack(states) if output_state else None,
             hidden_states=tuple(torch.cat(x, dim=1) for x in zip(*hidden, strict=True)) or None,
         )
         return output if return_dict else output.to_tuple()

@@ -260,7 +260,10 @@ def test_gradients_of_the_output_alone_and_of_the_state_alone(backend):
 
 
 @pytest.mark.parametrize("backend", FAST)
-def test_threads_at_once_give_what_one_gives(backend):
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_at_once_give_what_one_gives(backend, openmp, monkeypatch):
+    if backend == "cpu" and not openmp:
+        monkeypatch.setattr("lam_model.delta_rule_cpu._openmp", lambda: None)
     case = Case(300, batch=2)  # enough tokens for the heads to be shared out
     inputs = [x.float() for x in case.inputs()]
     before = torch.get_num_threads()
@@ -273,6 +276,22 @@ def test_threads_at_once_give_what_one_gives(backend):
         torch.set_num_threads(before)
     for result in results:
         check(result, alone, 1e-6)
+
+
+def test_error_on_one_of_torchs_threads_is_raised():
+    delta_rule_cpu = pytest.importorskip("lam_model.delta_rule_cpu")
+    if not (openmp := delta_rule_cpu._openmp()):
+        pytest.skip("torch runs on other threads than GNU's OpenMP here")
+    seen = []
+
+    def run(i: int, n: int) -> None:
+        seen.append((i, n))
+        if i == n - 1:
+            raise KeyError("the last")
+
+    with pytest.raises(KeyError, match="the last"):
+        delta_rule_cpu._on_torchs_threads(openmp, 3, run)
+    assert sorted(seen) == [(i, len(seen)) for i in range(len(seen))]
 
 
 @pytest.mark.parametrize(

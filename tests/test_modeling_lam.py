@@ -82,7 +82,7 @@ def test_forward_is_what_a_readable_one_gives_for_the_whole_text_at_once(tiny_la
 @torch.no_grad()
 def test_block_by_block_with_carried_state_equals_at_once(minilm_sized, length):
     ids = token_ids(1, length)
-    at_once, state, total = minilm_sized(input_ids=ids), None, 0
+    at_once, state, total = minilm_sized(input_ids=ids, output_state=True), None, 0
     for start in range(0, length, 512):
         block = ids[:, start : start + 512]
         output = minilm_sized.forward_block(block, torch.ones_like(block), state, first_block=start == 0)
@@ -115,8 +115,9 @@ def test_padding_and_company_do_not_change_a_vector(tiny_lam, pad):
 def test_padding_does_not_change_the_state(tiny_lam):
     ids = token_ids(1, 100)
     mask = torch.ones_like(ids)
-    padded = tiny_lam(input_ids=F.pad(ids, (0, 70)), attention_mask=F.pad(mask, (0, 70)))
-    torch.testing.assert_close(padded.state, tiny_lam(input_ids=ids).state, rtol=0, atol=1e-5)
+    padded = tiny_lam(input_ids=F.pad(ids, (0, 70)), attention_mask=F.pad(mask, (0, 70)), output_state=True)
+    alone = tiny_lam(input_ids=ids, output_state=True)
+    torch.testing.assert_close(padded.state, alone.state, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -171,7 +172,7 @@ def test_base_only_equals_the_base_with_its_attention_output_set_to_zero(tiny_ba
     ids = token_ids(3, BLOCK)
     found = model(input_ids=ids, output_hidden_states=True)
     wanted = bert(input_ids=ids, output_hidden_states=True).hidden_states
-    assert found.state is None
+    assert model(input_ids=ids, output_state=True).state is None
     for x, y in zip(found.hidden_states, wanted, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-5)
     assert (tiny_lam(input_ids=ids).last_hidden_state - wanted[-1]).abs().max() > 0.1
@@ -225,7 +226,7 @@ def test_gradient_flows_to_every_trained_parameter(tiny_lam):
 def test_bfloat16_model_gives_finite_vectors_near_those_in_float32(tiny_lam):
     ids, mask = token_ids(2, 150), torch.ones(2, 150, dtype=torch.long)
     wanted = vectors(tiny_lam, ids, mask)
-    output = tiny_lam.to(torch.bfloat16)(input_ids=ids, attention_mask=mask)
+    output = tiny_lam.to(torch.bfloat16)(input_ids=ids, attention_mask=mask, output_state=True)
     assert output.last_hidden_state.dtype == torch.bfloat16
     assert output.state.dtype == torch.float32
     found = vectors(tiny_lam, ids, mask).float()
@@ -236,7 +237,8 @@ def test_bfloat16_model_gives_finite_vectors_near_those_in_float32(tiny_lam):
 @torch.no_grad()
 def test_without_return_dict_a_tuple_with_the_hidden_states_first(tiny_lam):
     ids = token_ids(1, 70)
-    last, state = tiny_lam(input_ids=ids, return_dict=False, token_type_ids=torch.zeros_like(ids))
+    unused = {"token_type_ids": torch.zeros_like(ids)}
+    last, state = tiny_lam(input_ids=ids, output_state=True, return_dict=False, **unused)
     assert torch.equal(last, tiny_lam(input_ids=ids).last_hidden_state)
     assert state.shape == (1, 3, 4, 12, 12)
 

@@ -14,6 +14,7 @@ from lam_model.training.losses import (
     BaseVectors,
     contrastive,
     guided,
+    near,
     scored,
     teacher_similarities,
     triplet,
@@ -57,6 +58,7 @@ def gradients(model):
 OBJECTIVES = {
     "contrastive": lambda model: contrastive(model, 0.05),
     "guided": lambda model: guided(model, 0.05, 0.1),
+    "near": lambda model: near(0.05),
     "triplet": lambda model: triplet(model),
     "teacher": lambda model: teacher_similarities(model, 0.05),
 }
@@ -153,6 +155,11 @@ def test_teacher_similarities_are_matched_at_the_least_loss():
     assert objective(x, [], cosines).abs() < 1e-5
     expected = F.kl_div((cosines / 0.05).log_softmax(1), (-cosines / 0.05).softmax(1), reduction="batchmean")
     assert torch.allclose(objective(x, [], -cosines), expected, rtol=1e-4)
+
+
+def test_near_is_the_distance_to_the_base():
+    x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert torch.isclose(near(0.1)([x], [y], None), torch.tensor(0.5 / 0.1))
 
 
 def test_scored_wants_the_order_of_the_scores():

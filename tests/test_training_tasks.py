@@ -9,7 +9,7 @@ import pytest
 
 from lam_model.training import data
 from lam_model.training.data import normalise
-from lam_model.training.tasks import Retrieval, Similarity, cut, guarded, read_task, sample
+from lam_model.training.tasks import Retrieval, Similarity, Texts, cut, guarded, read_task, sample
 
 
 def write_lines(path, rows):
@@ -122,6 +122,11 @@ def test_scored_pairs_have_scores_from_0_to_1(tmp_path):
     assert read_task(str(tmp_path / "sts" / "train.jsonl")) == Similarity("sts", [("a", "b"), ("c", "d")], [1.0, 0.25])
 
 
+def test_texts_alone_are_read(tmp_path):
+    write_lines(tmp_path / "plain.jsonl", [{"text": "a b", "source": "s"}, {"text": "c", "source": "t"}])
+    assert read_task(str(tmp_path / "plain.jsonl")) == Texts("plain", ["a b", "c"])
+
+
 def test_parquet_is_read(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -137,6 +142,8 @@ def test_parquet_is_read(tmp_path):
         ([{"a": "x", "b": "y", "score": float("nan")}], r"bad.jsonl, line 1: the score nan is out of range"),
         ([{"a": "x", "b": "y"}, {"a": "", "b": "y"}], r"bad.jsonl, line 2: `a` is empty"),
         ([{"a": "x"}], r"bad.jsonl has the columns a: it needs"),
+        ([{"query": "x", "passage": None}], r"bad.jsonl has the columns query, passage: it needs"),
+        ([{"text": "x"}, {"text": ""}], r"bad.jsonl, line 2: `text` is empty"),
         ([], r"bad.jsonl holds no rows"),
     ],
 )
@@ -164,6 +171,7 @@ def test_guarded_texts_are_left_out_and_counted(folder, monkeypatch):
     assert (len(kept), left_out) == (0, 1)
     pairs = Similarity("s", [("a", "b"), ("c", "a"), ("c", "d")], [0.0, 0.5, 1.0])
     assert guarded(pairs, frozenset({"a"})) == (Similarity("s", [("c", "d")], [1.0]), 2)
+    assert guarded(Texts("t", ["A!", "b"]), frozenset({"a"})) == (Texts("t", ["b"]), 1)
 
 
 def test_what_distillation_holds_out_is_left_out(monkeypatch):
@@ -181,6 +189,7 @@ def test_texts_are_cut_at_so_many_tokens(tiny_base, sentences):
     assert long.startswith(task.queries["q"])
     assert len(tokenizer(task.queries["q"])["input_ids"]) == 11
     assert cut(Similarity("s", [(short, long)], [1.0]), tokenizer, 11).pairs == [(short, task.queries["q"])]
+    assert cut(Texts("t", [long, short]), tokenizer, 11).texts == [task.queries["q"], short]
 
 
 def test_sample_keeps_the_documents_of_the_queries_that_are_drawn():
@@ -193,3 +202,4 @@ def test_sample_keeps_the_documents_of_the_queries_that_are_drawn():
     assert sample(task, 100) == task
     pairs = Similarity("s", [(n, n) for n in names], np.linspace(0, 1, 20).tolist())
     assert len(sample(pairs, 7).scores) == 7
+    assert len(sample(Texts("t", names), 7)) == 7

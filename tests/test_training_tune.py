@@ -46,7 +46,8 @@ def files(sentences, tmp_path_factory):
         {"a": one, "b": " ".join(one.split()[: i % 6] + other.split()[i % 6 :]), "score": i % 6}
         for i, (one, other) in enumerate(zip(ones, others, strict=True))
     ]
-    for name, rows in (("asked.jsonl", pairs), ("alike.jsonl", scored)):
+    plain = [{"text": text} for text in sentences(40, 5, seed=3)]
+    for name, rows in (("asked.jsonl", pairs), ("alike.jsonl", scored), ("plain.jsonl", plain)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
@@ -200,6 +201,20 @@ def test_rows_come_as_often_as_their_weight_says(begin, files, tiny_base, tiny_w
     assert len(run.trainer.train_dataset["asked"]) == 54
 
 
+def test_texts_hold_the_vectors_near_the_base(begin, tmp_path):
+    recipe = TuneRecipe(**{**RECIPE.__dict__, "epochs": 4})
+    run = begin(tmp_path / "run", recipe, sources=["asked", "plain"])
+    run.train()
+    near = [row["eval_plain"] for row in run.log() if "eval_score" in row]
+    assert near[-1] > near[0] + 1
+    assert run.best()["score"] == pytest.approx(run.best()["asked"], abs=1e-3)
+
+
+def test_texts_alone_are_too_little(begin, tmp_path):
+    with pytest.raises(ValueError, match="there are only texts"):
+        begin(tmp_path / "run", sources=["plain"])
+
+
 def test_the_teachers_loss_needs_a_teacher(begin, tmp_path):
     with pytest.raises(ValueError, match="give --teacher"):
         begin(tmp_path, TuneRecipe(loss="teacher"))
@@ -208,5 +223,5 @@ def test_the_teachers_loss_needs_a_teacher(begin, tmp_path):
 def test_too_little_data_is_refused(files, tiny_base, tiny_weights, tmp_path):
     start = tune.start(tmp_path, tiny_weights, tiny_base, device="cpu")
     few = [Source(str(files / "asked.jsonl"), limit=9)]
-    with pytest.raises(ValueError, match="has 9 queries or pairs to train on: too few"):
+    with pytest.raises(ValueError, match="has 9 queries, pairs or texts to train on: too few"):
         prepare(few, [], RECIPE, frozenset(), start.model.tokenizer, start.embedders)

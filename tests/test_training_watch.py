@@ -9,12 +9,13 @@ import pytest
 
 from lam_model.training import watch
 from lam_model.training.negatives import Vectors
-from lam_model.training.tasks import Retrieval, Similarity
+from lam_model.training.tasks import Retrieval, Similarity, Texts
 from lam_model.training.watch import Watch, few, split
 
 NAMES = [str(i) for i in range(40)]
 RETRIEVAL = Retrieval("asked", {n: f"q{n}" for n in NAMES}, {n: f"d{n}" for n in NAMES}, {n: [n] for n in NAMES}, {})
 PAIRS = Similarity("alike", [(f"q{n}", f"d{n}") for n in NAMES], np.linspace(0, 1, 40).tolist())
+TEXTS = Texts("plain", [f"d{n}" for n in NAMES])
 
 
 class Model:
@@ -45,7 +46,7 @@ def make(tmp_path, judged=(RETRIEVAL,), guarded=(PAIRS,), max_loss=1.0):
 
 
 def test_split_is_disjoint_and_the_same_in_every_run():
-    for task in (RETRIEVAL, PAIRS):
+    for task in (RETRIEVAL, PAIRS, TEXTS):
         train, held_out = split(task, seed=3)
         assert (len(train), len(held_out)) == (36, 4)
         assert split(task, seed=3) == (train, held_out) != split(task, seed=4)
@@ -58,14 +59,14 @@ def test_split_is_disjoint_and_the_same_in_every_run():
 
 def test_split_holds_out_no_more_than_it_needs(monkeypatch):
     monkeypatch.setattr(watch, "QUERIES", 2)
-    monkeypatch.setattr(watch, "PAIRS", 3)
+    monkeypatch.setattr(watch, "ROWS", 3)
     assert len(split(RETRIEVAL).held_out) == 2
     assert len(split(PAIRS).held_out) == 3
 
 
 def test_few_are_as_many_as_are_watched(monkeypatch):
     monkeypatch.setattr(watch, "QUERIES", 5)
-    monkeypatch.setattr(watch, "PAIRS", 7)
+    monkeypatch.setattr(watch, "ROWS", 7)
     assert len(few(RETRIEVAL)) == 5
     assert len(few(PAIRS)) == 7
     assert few(RETRIEVAL).corpus == RETRIEVAL.corpus
@@ -121,3 +122,12 @@ def test_only_judged_tasks_decide(tmp_path):
 def test_two_tasks_of_one_name_are_refused(tmp_path):
     with pytest.raises(ValueError, match="two tasks are called asked"):
         make(tmp_path, guarded=[RETRIEVAL])
+
+
+def test_texts_are_watched_by_their_cosine_to_the_base(tmp_path):
+    watched = make(tmp_path, judged=[RETRIEVAL], guarded=[TEXTS])
+    assert watched(Model())["plain"] == pytest.approx(100, abs=1e-3)
+    assert watched(Model(shift=0.1))["plain"] == pytest.approx(100 * np.cos(0.1), abs=1e-3)
+    assert not watched.fallen
+    watched(Model(shift=0.3))
+    assert watched.fallen.startswith("plain fell from 100.00")

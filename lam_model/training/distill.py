@@ -33,7 +33,6 @@ from .weights import save, train_only_deltanet, trained
 if TYPE_CHECKING:
     from datasets import Dataset
 
-POOLED_WEIGHT = 5.0  # of 1 - cosine of the pooled vectors, beside the hidden states' error
 SIMILARITY_WEIGHT = 10.0  # of the squared error of the in-batch cosine matrices
 EVALUATE_TOKENS = 1_000_000  # tokens read between two evaluations on held-out texts
 LOG_STEPS = 10
@@ -59,7 +58,7 @@ def attention_loss(model: LamModel, targets: Targets, mask: Tensor) -> Tensor:
 
 
 def end_to_end_loss(
-    model: LamModel, teacher: Teacher, ids: Tensor, mask: Tensor, targets: Targets
+    model: LamModel, teacher: Teacher, ids: Tensor, mask: Tensor, targets: Targets, pooled_weight: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 2: hidden states, pooled vectors, and the batch's similarities to one another."""
     output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
@@ -68,7 +67,7 @@ def end_to_end_loss(
     pooled = F.normalize(teacher.pool(output.last_hidden_state.float(), mask), dim=-1)
     distance = 1 - (pooled * targets.pooled).sum(-1).mean()
     similarity = F.mse_loss(pooled @ pooled.T, targets.pooled @ targets.pooled.T)
-    loss = hidden + POOLED_WEIGHT * distance + SIMILARITY_WEIGHT * similarity
+    loss = hidden + pooled_weight * distance + SIMILARITY_WEIGHT * similarity
     return loss, {"hidden": hidden, "distance": distance, "similarity": similarity}
 
 
@@ -195,7 +194,7 @@ class Run:
                 loss = attention_loss(self.model, targets, mask)
                 parts = {"attention": loss / len(self.model.layers)}
             else:
-                loss, parts = end_to_end_loss(self.model, self.teacher, ids, mask, targets)
+                loss, parts = end_to_end_loss(self.model, self.teacher, ids, mask, targets, self.recipe.pooled_weight)
         loss.backward()
         parameters = list(trained(self.model).values())
         norm = nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)

@@ -116,6 +116,15 @@ def teacher_similarities(model: SentenceTransformer, temperature: float) -> Obje
     return lambda columns, base, labels: loss.compute_loss_from_embeddings(columns, labels) / temperature**2
 
 
+def near(temperature: float) -> Objective:
+    """1 - cosine to the base's vectors of texts alone, as large beside the contrastive losses as their cosines are."""
+
+    def objective(columns: list[Tensor], base: list[Tensor], labels: Tensor | None) -> Tensor:
+        return (1 - F.cosine_similarity(torch.cat(columns), torch.cat(base)).mean()) / temperature
+
+    return objective
+
+
 def scored(model: SentenceTransformer) -> Objective:
     """The order of the pairs' scores (CoSENT)."""
     loss = losses.CoSENTLoss(model)

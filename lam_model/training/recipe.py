@@ -19,6 +19,7 @@ class Recipe:
     stage1_lr: float = _option(4e-3, "highest learning rate of stage 1")
     stage2_lr: float = _option(5e-4, "highest learning rate of stage 2")
     warmup_tokens: int = _option(150_000, "tokens over which the learning rate rises, in each stage")
+    pooled_weight: float = _option(5.0, "weight of 1 - cosine of the pooled vectors, beside the hidden states' error")
     batch_tokens: int = _option(4096, "most tokens in a batch, pads counted")
     long_share: float = _option(0.15, "share of stage 2's tokens from texts of several blocks")
     long_tokens: int = _option(2048, "longest text, longer ones are cut")

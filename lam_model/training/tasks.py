@@ -1,4 +1,4 @@
-"""What tuning learns from: retrieval sets and scored pairs, read from folders, files or the Hub, every line checked."""
+"""What tuning learns from: retrieval sets, scored pairs, plain texts, read from folders, files or the Hub."""
 
 from __future__ import annotations
 
@@ -73,7 +73,22 @@ class Similarity:
         return replace(self, pairs=[self.pairs[i] for i in kept], scores=[self.scores[i] for i in kept])
 
 
-Task: TypeAlias = "Retrieval | Similarity"
+@dataclass(frozen=True)
+class Texts:
+    """Texts alone: there is nothing to learn from them but to stay near the base."""
+
+    name: str
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def only(self, rows: Iterable[int]) -> Texts:
+        """The same with some of the texts."""
+        return replace(self, texts=[self.texts[i] for i in rows])
+
+
+Task: TypeAlias = "Retrieval | Similarity | Texts"
 
 
 def read_task(source: str, splits: tuple[str, ...] = ("train",)) -> Task:
@@ -82,7 +97,8 @@ def read_task(source: str, splits: tuple[str, ...] = ("train",)) -> Task:
     Args:
         source: a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/train.tsv` or `.jsonl` (BEIR, MTEB); a .jsonl,
             .csv, .tsv or .parquet file whose columns of text are, in this order, queries, documents and perhaps
-            negatives, or two sentences beside a `score` from 0 to 5; or the name of such a dataset on the Hub.
+            negatives, or two sentences beside a `score` from 0 to 5, or a `text` alone; or the name of such a dataset
+            on the Hub.
         splits: of judgements in a folder and of a dataset on the Hub; the first that is there.
 
     Raises:
@@ -222,10 +238,11 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
     score = next((column for column in _SCORES if column in first[1]), None)
     columns = [column for column in first[1] if column not in NOT_TEXT and column != score]
     columns = [column for column in columns if isinstance(first[1][column], str)]
-    if len(columns) < 2 or (score and len(columns) > 2):
+    alone = columns == ["text"] and not score
+    if not alone and (len(columns) < 2 or (score and len(columns) > 2)):
         raise ValueError(
             f"{source} has the columns {', '.join(first[1])}: it needs a query, a document and perhaps negatives, "
-            "or two sentences and a `score`"
+            "or two sentences and a `score`, or a `text` alone"
         )
 
     def texts() -> Iterator[tuple[str, list[str], dict[str, Any]]]:
@@ -243,6 +260,8 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
             pairs.append((one, other))
             scores.append(_number(row[score], where, MOST_SIMILAR) / MOST_SIMILAR)
         return Similarity(name, pairs, scores)
+    if alone:
+        return Texts(name, [text for _, (text,), _row in texts()])
     ids: dict[str, str] = {}  # of a text: texts that are equal are one
     relevant: dict[str, list[str]] = {}
     negatives: dict[str, list[str]] = {}
@@ -282,9 +301,10 @@ def guarded(task: Task, guard: frozenset[str]) -> tuple[Task, int]:
     def usable(text: str) -> bool:
         return not (is_held_out(text) or is_held_out_document(text) or (guard and normalise(text) in guard))
 
-    if isinstance(task, Similarity):
-        kept = [i for i, pair in enumerate(task.pairs) if all(map(usable, pair))]
-        return task.only(kept), len(task.pairs) - len(kept)
+    if not isinstance(task, Retrieval):
+        rows = task.pairs if isinstance(task, Similarity) else [(text,) for text in task.texts]
+        kept = [i for i, row in enumerate(rows) if all(map(usable, row))]
+        return task.only(kept), len(rows) - len(kept)
     corpus = {name: text for name, text in task.corpus.items() if usable(text)}
     relevant = {query: [d for d in known if d in corpus] for query, known in task.relevant.items()}
     negatives = {query: [d for d in known if d in corpus] for query, known in task.negatives.items()}
@@ -294,10 +314,10 @@ def guarded(task: Task, guard: frozenset[str]) -> tuple[Task, int]:
 
 
 def sample(task: Task, count: int, seed: int = 0) -> Task:
-    """A draw of at most so many queries, with their own documents as the corpus, or pairs."""
+    """A draw of at most so many queries, with their own documents as the corpus, or pairs or texts."""
     rng = np.random.default_rng(seed)
-    if isinstance(task, Similarity):
-        return task.only(np.sort(rng.permutation(len(task.pairs))[:count]).tolist())
+    if not isinstance(task, Retrieval):
+        return task.only(np.sort(rng.permutation(len(task))[:count]).tolist())
     if len(task.queries) <= count:
         return task
     drawn = task.only(rng.permutation(list(task.relevant))[:count].tolist())
@@ -312,6 +332,8 @@ def cut(task: Task, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Task
     if isinstance(task, Similarity):
         first, second = (_cut(side, tokenizer, max_tokens) for side in zip(*task.pairs, strict=True))
         return replace(task, pairs=list(zip(first, second, strict=True)))
+    if isinstance(task, Texts):
+        return replace(task, texts=_cut(task.texts, tokenizer, max_tokens))
 
     def shorter(texts: dict[str, str]) -> dict[str, str]:
         return dict(zip(texts, _cut(texts.values(), tokenizer, max_tokens), strict=True))

@@ -33,11 +33,11 @@ from ..folder import PACKAGED_WEIGHTS, build
 from ..loading import load
 from ..search import model_key
 from .distill import autocast_dtype
-from .losses import Anchored, BaseVectors, contrastive, guided, scored, teacher_similarities, triplet
+from .losses import Anchored, BaseVectors, contrastive, guided, near, scored, teacher_similarities, triplet
 from .negatives import Embedders, Vectors, mine
 from .plot import plot_tuning
 from .recipe import TuneRecipe
-from .tasks import Retrieval, Similarity, cut, guarded, read_task, sample
+from .tasks import Retrieval, Similarity, Texts, cut, guarded, read_task, sample
 from .teacher import Teacher
 from .topics import TopicBatches, by_topic
 from .watch import Watch, few, split
@@ -58,7 +58,7 @@ class Source:
         data: as for `tasks.read_task`.
         weight: how many times its rows come in an epoch.
         max_tokens: texts are cut at so many, instead of the recipe's.
-        limit: a draw of at most so many queries or pairs is taken.
+        limit: a draw of at most so many queries, pairs or texts is taken.
     """
 
     data: str
@@ -133,7 +133,7 @@ def prepare(
 
     Returns:
         Rows and weight of each task; what to watch: the held-out part of each, and a part of each of `watched`; how
-        many queries or pairs of each task the guard left out.
+        many queries, pairs or texts of each task the guard left out.
 
     Raises:
         FileNotFoundError, ValueError: as `read_task`; or there is too little to train on.
@@ -141,10 +141,11 @@ def prepare(
     if recipe.loss == "teacher" and not vectors.teacher:
         raise ValueError("--loss teacher needs a stronger model: give --teacher")
     data: dict[str, tuple[Dataset, float]] = {}
-    held_out, left_out = [], {}
+    judged, left_out = [], {}
+    beside = [few(cut(read_task(one, _WATCHED), tokenizer, recipe.max_tokens), recipe.seed) for one in watched]
     for source in sources:
         task, count = guarded(read_task(source.data), guard)
-        tqdm.write(f"{task.name}: {count} queries or pairs are left out: evaluation texts, or held out")
+        tqdm.write(f"{task.name}: {count} queries, pairs or texts are left out: evaluation texts, or held out")
         task = cut(
             sample(task, source.limit, recipe.seed) if source.limit else task,
             tokenizer,
@@ -153,13 +154,17 @@ def prepare(
         train, watch = split(task, recipe.seed)
         if not len(watch):
             raise ValueError(
-                f"{source.data} has {len(train)} queries or pairs to train on: too few, of ten one is held out"
+                f"{source.data} has {len(train)} queries, pairs or texts to train on: too few, of ten one is held out"
             )
-        rows = pairs(train) if isinstance(train, Similarity) else training_rows(train, vectors, recipe)
+        if isinstance(train, Texts):
+            rows = Dataset.from_dict({"text": train.texts})
+        else:
+            rows = pairs(train) if isinstance(train, Similarity) else training_rows(train, vectors, recipe)
         data[task.name], left_out[task.name] = (rows, source.weight), count
-        held_out.append(watch)
-    beside = [few(cut(read_task(one, _WATCHED), tokenizer, recipe.max_tokens), recipe.seed) for one in watched]
-    return data, Watch(held_out, beside, vectors.model, vectors.base, recipe.max_loss), left_out
+        (beside if isinstance(train, Texts) else judged).append(watch)
+    if not judged:
+        raise ValueError("there are only texts to stay near the base on: give queries or pairs to learn from as well")
+    return data, Watch(judged, beside, vectors.model, vectors.base, recipe.max_loss), left_out
 
 
 def pairs(task: Similarity) -> Dataset:
@@ -250,7 +255,9 @@ class Tuning:
 
     def _loss(self, rows: Dataset, base: BaseVectors) -> torch.nn.Module:
         recipe, model = self.recipe, self.model
-        if "score" in rows.column_names:
+        if "text" in rows.column_names:
+            objective = near(recipe.temperature)
+        elif "score" in rows.column_names:
             objective = scored(model)
         elif recipe.loss == "teacher":
             objective = teacher_similarities(model, recipe.temperature)

@@ -11,13 +11,13 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from tqdm import tqdm
 
 from .negatives import Vectors, nearest
-from .tasks import Similarity, Task
+from .tasks import Retrieval, Similarity, Task, Texts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-QUERIES, PAIRS = 64, 1000  # at most, of each task
-HELD_OUT = 10  # one query or pair of so many is held out of training
+QUERIES, ROWS = 64, 1000  # queries, pairs or texts at most, of each task
+HELD_OUT = 10  # one query, pair or text of so many is held out of training
 _CANDIDATES = 10  # nearest documents of each query that make the corpus
 
 
@@ -29,33 +29,36 @@ class Split(NamedTuple):
 
 
 def split(task: Task, seed: int = 0) -> Split:
-    """Hold one query or pair of ten out of training, a few dozen queries or a thousand pairs at most."""
-    rows = range(len(task)) if isinstance(task, Similarity) else list(task.relevant)
+    """Hold one query, pair or text of ten out of training, a few dozen queries or a thousand others at most."""
+    rows = _rows(task)
     drawn = np.random.default_rng(seed).permutation(rows).tolist()
     count = min(_most(task), len(drawn) // HELD_OUT)
     return Split(task.only(drawn[count:]), task.only(drawn[:count]))
 
 
 def few(task: Task, seed: int = 0) -> Task:
-    """As many queries or pairs of a task as are watched."""
-    rows = range(len(task)) if isinstance(task, Similarity) else list(task.relevant)
-    return task.only(np.random.default_rng(seed).permutation(rows)[: _most(task)].tolist())
+    """As many queries, pairs or texts of a task as are watched."""
+    return task.only(np.random.default_rng(seed).permutation(_rows(task))[: _most(task)].tolist())
+
+
+def _rows(task: Task) -> list[str] | range:
+    return list(task.relevant) if isinstance(task, Retrieval) else range(len(task))
 
 
 def _most(task: Task) -> int:
-    return PAIRS if isinstance(task, Similarity) else QUERIES
+    return QUERIES if isinstance(task, Retrieval) else ROWS
 
 
 class _Watched(NamedTuple):
     name: str
-    texts: list[str]  # the documents, or the first sentences
+    texts: list[str]  # the documents, the first sentences, or the texts
     base: np.ndarray  # the base's vectors of them
     task: Task
     evaluator: InformationRetrievalEvaluator | None
 
 
 class Watch(BaseEvaluator):
-    """nDCG@10 of held-out queries, Spearman of held-out pairs, and the mean cosine to the base, all in percent.
+    """nDCG@10 of held-out queries, Spearman of held-out pairs, and the cosine to the base of texts, all in percent.
 
     A query is asked among the documents that the untrained model finds nearest to all held-out queries, and those that
     answer them: nearly as hard as the whole corpus, and far quicker.
@@ -86,7 +89,9 @@ class Watch(BaseEvaluator):
         for watched in tqdm(self._watched, desc="held out", unit="task", leave=False):
             vectors = _encode(model, watched.texts)
             cosines.append((vectors * watched.base).sum(axis=1))
-            if watched.evaluator:
+            if isinstance(watched.task, Texts):
+                scores[watched.name] = 100 * float(cosines[-1].mean())
+            elif watched.evaluator:
                 found = watched.evaluator(model, corpus_embeddings=torch.from_numpy(vectors))
                 scores[watched.name] = 100 * float(found[watched.evaluator.primary_metric])
             else:
@@ -106,8 +111,8 @@ class Watch(BaseEvaluator):
 
 
 def _watched(task: Task, model: Vectors, base: Vectors) -> _Watched:
-    if isinstance(task, Similarity):
-        texts = [pair[0] for pair in task.pairs]
+    if not isinstance(task, Retrieval):
+        texts = task.texts if isinstance(task, Texts) else [pair[0] for pair in task.pairs]
         return _Watched(task.name, texts, base(texts, f"{task.name}: the base"), task, None)
     found = nearest(task, model, _CANDIDATES)
     wanted = {name for query, relevant in task.relevant.items() for name in [*relevant, *found[query]]}
