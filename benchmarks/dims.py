@@ -18,6 +18,7 @@ import lam_model
 from lam_model.compare import load_base
 from lam_model.evaluate import reading_from
 from lam_model.files import write_json
+from lam_model.loading import DISTILLED
 from lam_model.provenance import provenance
 
 TASKS = ("STSBenchmark", "STS12", "STS16", "SICK-R", "SciFact")
@@ -40,10 +41,11 @@ def cut(model: Any, dim: int, known: dict[tuple[str, ...], np.ndarray]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="holds the tasks' data: mteb/scifact, ...")
+    parser.add_argument("--weights", type=Path, help="of LAM's DeltaNet layers, instead of the packaged ones")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     output, folder = args.output.resolve(), args.folder.resolve()
-    lam, base = lam_model.load(device="cpu"), load_base()
+    lam, base = lam_model.load(device="cpu", weights=args.weights or DISTILLED), load_base()
     lam.max_seq_length = base.max_seq_length
     scores: dict[str, dict[str, dict[str, float]]] = {"LAM": {}, "MiniLM": {}}
     with reading_from(folder):

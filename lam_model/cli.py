@@ -173,11 +173,11 @@ def _without_torch(args: argparse.Namespace) -> Any:
     plain = not (args.dim or args.revision) and args.device in (None, "cpu") and args.dtype in (None, "float32", "int8")
     if args.backend != "onnx" or not local or not plain:
         return None
-    from .folder import packaged
+    from .folder import cached
     from .onnx_encoder import OnnxEncoder, graph_file
 
     try:
-        folder = Path(args.model) if args.model else packaged()[0]
+        folder = Path(args.model) if args.model else cached()[0]
         encoder = OnnxEncoder(folder, graph_file(args.base_only, int8=args.dtype == "int8"))
     except (FileNotFoundError, ValueError):  # `load` exports what is missing, or says what is wrong
         return None

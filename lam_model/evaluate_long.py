@@ -138,12 +138,12 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 @contextmanager
 def _without_carried_state(model: LamModel) -> Iterator[None]:
     """Every block but the first is read as what it is, but with an empty state."""
-    carrying = model.forward_block
-    model.forward_block = lambda ids, mask, state=None, first_block=True: carrying(ids, mask, None, first_block)
+    read = model._read
+    model._read = lambda ids, mask, states, first_block: read(ids, mask, [None] * len(states), first_block)
     try:
         yield
     finally:
-        del model.forward_block
+        del model._read
 
 
 @torch.inference_mode()

@@ -82,18 +82,18 @@ def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None)
     return out
 
 
-def packaged() -> tuple[Path, dict[str, Any]]:
-    """The model of the packaged weights, built once into the user's cache folder and again if damaged; its manifest."""
+def cached(weights: Path = PACKAGED_WEIGHTS) -> tuple[Path, dict[str, Any]]:
+    """The model of some weights, built once into the user's cache folder and again if damaged; its manifest."""
     from huggingface_hub import constants
 
-    made_of = [PACKAGED_WEIGHTS, *(Path(__file__).parent / name for name in (*CODE, "folder.py"))]
+    made_of = [weights, *(Path(__file__).parent / name for name in (*CODE, "folder.py"))]
     key = hashlib.sha256("".join(map(sha256, made_of)).encode()).hexdigest()[:16]
     path = Path(constants.HF_HOME) / "lam" / key
     try:
         return path, check(path)
     except (FileNotFoundError, ValueError):
         shutil.rmtree(path, ignore_errors=True)
-        build(path)
+        build(path, weights)
         return path, check(path)
 
 

@@ -19,6 +19,7 @@ from .texts import check, clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONNX_DTYPES = ("float32", "int8")
+DISTILLED = "distilled"
 _SMALL_DIMS = (256, 128, 64)
 
 
@@ -120,11 +121,12 @@ def load(
     backend: Literal["torch", "onnx"] = "torch",
     on_truncate: Literal["warn", "error"] = "warn",
     dim: int | None = None,
+    weights: str | Path = DISTILLED,
 ) -> Lam:
     """Load a LAM, every file of it checked.
 
     Args:
-        path_or_repo: a model folder, or a name on the Hub; the packaged weights if None.
+        path_or_repo: a model folder, or a name on the Hub; one built from `weights` if None.
         revision: branch, tag or commit on the Hub.
         device: as in torch; by default the fastest at hand. ONNX Runtime runs LAM on the CPU only.
         dtype: of the dense layers ("float32", "bfloat16", "float16" or a torch dtype); the delta rule stays in
@@ -135,6 +137,7 @@ def load(
         on_truncate: what becomes of texts over `max_seq_length`, where you set one (nothing is over it before): they
             are cut with one warning, or refused with a ValueError.
         dim: size of the vectors: their own (384), or 256, 128 or 64, which is faster to search and somewhat worse.
+        weights: "distilled", the packaged ones, or a file of DeltaNet layers that `lam train` wrote.
 
     Raises:
         FileNotFoundError: there is no such folder, name, revision or file.
@@ -154,8 +157,15 @@ def load(
     if dtype not in (None, *dtypes) and (graph or isinstance(dtype, str)):
         raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(dtypes)}")
     if path_or_repo is None:
-        path, manifest = folder.packaged()
+        file = folder.PACKAGED_WEIGHTS if weights == DISTILLED else Path(weights)
+        if not file.is_file():
+            raise FileNotFoundError(f"weights {str(weights)!r} are neither a file nor {DISTILLED!r}")
+        path, manifest = folder.cached(file)
     else:
+        if weights != DISTILLED:
+            raise ValueError(
+                f"weights {str(weights)!r} were given with {path_or_repo}, which has its own: leave one out"
+            )
         path = _find(str(path_or_repo), revision, graph)
         manifest = folder.check(path)
     if graph:

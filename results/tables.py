@@ -18,6 +18,7 @@ from lam_model.training.plot import plot
 RESULTS = Path(__file__).parent
 README = RESULTS.parent / "README.md"
 CARD = RESULTS.parent / "model_card.md"
+STS = ("STSBenchmark", "STS12", "STS16", "SICK-R")
 SCIFACT_ROWS = ("LAM, 256 tokens", "LAM, whole texts", "LAM's queries on MiniLM's documents")
 
 
@@ -34,6 +35,8 @@ def blocks() -> dict[str, str]:
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
         "tuning": tuning(),
+        "ablations": ablations(),
+        "dims": dims(read("dims.json")["scores"]),
         "bench": bench(read("bench.json")),
     }
 
@@ -78,8 +81,7 @@ def onnx_table(measured: dict[str, Any]) -> str:
 
 def tuning() -> str:
     """What tuning did, beside the weights that it started from."""
-    sts = ("STSBenchmark", "STS12", "STS16", "SICK-R")
-    lines = [["weights", *sts, "mean", "SciFact, 256 tokens", "whole texts", "LAM's queries on MiniLM's documents"]]
+    lines = [["weights", *STS, "mean", "SciFact, 256 tokens", "whole texts", "LAM's queries on MiniLM's documents"]]
     lines.append(["---"] * len(lines[0]))
     files = {"distilled": "eval.json"}
     files |= {
@@ -87,10 +89,42 @@ def tuning() -> str:
     }
     for name, file in files.items():
         rows = read(file)["scores"]
-        scores = [rows["LAM, 256 tokens"][task] for task in sts]
+        scores = [rows["LAM, 256 tokens"][task] for task in STS]
         cells = [*scores, sum(scores) / len(scores)]
         cells += [rows.get(row, {}).get("SciFact") for row in SCIFACT_ROWS]
         lines.append([name, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+    pairs = read("tune/scifact/pairs.json")
+    other = ", ".join(f"{name} {score:.2f}" for name, score in pairs["ndcg_at_10"].items())
+    return (
+        f"{markdown(lines)}\n\nOther retrieval, {pairs['queries']:,} questions, titles and terms among "
+        f"{pairs['passages']:,} passages, nDCG@10 before and after `scifact`: {other}."
+    )
+
+
+def ablations() -> str:
+    """The last held-out scores of short runs, and what they gained."""
+    lines = [["run", "SciFact, training queries (nDCG@10)", "STS-B (Spearman)", "cosine to MiniLM"]]
+    lines.append(["---"] * len(lines[0]))
+    for path in sorted(RESULTS.glob("tune/ablations/*/log.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        first, *_, last = (row for row in rows if "eval_score" in row)
+        cells = [
+            f"{last[key]:.2f} ({last[key] - first[key]:+.2f})"
+            for key in ("eval_scifact", "eval_stsbenchmark-sts", "eval_cosine")
+        ]
+        lines.append([path.parent.name, *cells])
+    return markdown(lines)
+
+
+def dims(scores: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Scores of vectors cut to fewer numbers, LAM's and MiniLM's."""
+    lines = [["model", "numbers", *STS, "mean", "SciFact, 256 tokens"]]
+    lines.append(["---"] * len(lines[0]))
+    for name, by_dim in scores.items():
+        for dim, by_task in by_dim.items():
+            sts = [by_task[task] for task in STS]
+            cells = [*sts, sum(sts) / len(sts), by_task["SciFact"]]
+            lines.append([name, dim, *(f"{cell:.2f}" for cell in cells)])
     return markdown(lines)
 
 

@@ -170,7 +170,7 @@ def test_int8_is_a_dtype_of_onnx_runtime(folder, texts):
 def test_graphs_of_the_packaged_weights_are_exported_once_and_again_if_damaged(folder, tmp_path, monkeypatch):
     path = tmp_path / "lam"
     shutil.copytree(folder, path, ignore=shutil.ignore_patterns("onnx"))
-    monkeypatch.setattr("lam_model.folder.packaged", lambda: (path, check(path)))
+    monkeypatch.setattr("lam_model.folder.cached", lambda _: (path, check(path)))
     exports = []
 
     def export(*args, **kwargs):

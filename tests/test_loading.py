@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 import lam_model
@@ -158,12 +159,27 @@ def test_packaged_weights_are_built_once(tmp_path, monkeypatch):
     assert np.isfinite(lam_model.load(device="cpu").encode("a")).all()
 
 
+def test_a_file_of_weights_is_loaded_and_distilled_are_the_packaged_ones(tmp_path, monkeypatch, lam):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    tensors = load_file(folder.PACKAGED_WEIGHTS)
+    name = next(name for name in tensors if name.endswith("out_proj.weight"))
+    save_file({**tensors, name: tensors[name] / 2}, tmp_path / "tuned.safetensors")
+    vector, other = (
+        lam_model.load(weights=weights, device="cpu").encode("a")
+        for weights in ("distilled", tmp_path / "tuned.safetensors")
+    )
+    np.testing.assert_array_equal(vector, lam.encode("a"))
+    assert vector @ other < 0.999
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"path_or_repo": "no-such-folder"}, FileNotFoundError, "neither a folder nor a name on the Hub"),
         ({"path_or_repo": "org/no-such-model"}, FileNotFoundError, "org/no-such-model is neither"),
         ({"path_or_repo": "org/lam", "revision": "nope"}, FileNotFoundError, "org/lam at revision nope"),
+        ({"weights": "tuned"}, FileNotFoundError, "weights 'tuned' are neither a file nor 'distilled'"),
+        ({"path_or_repo": "lam", "weights": "tuned"}, ValueError, "weights 'tuned' were given with lam"),
         ({"dtype": "int3"}, ValueError, "dtype is 'int3'"),
         ({"on_truncate": "cut"}, ValueError, "on_truncate is 'cut'"),
     ],
