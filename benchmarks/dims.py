@@ -41,17 +41,19 @@ def cut(model: Any, dim: int, known: dict[tuple[str, ...], np.ndarray]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="holds the tasks' data: mteb/scifact, ...")
-    parser.add_argument("--weights", type=Path, help="of LAM's DeltaNet layers, instead of the packaged ones")
+    parser.add_argument("--weights", type=Path, help="of DeltaNet layers: measure these, and not MiniLM beside them")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     output, folder = args.output.resolve(), args.folder.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
     lam, base = lam_model.load(device="cpu", weights=args.weights or DISTILLED), load_base()
     lam.max_seq_length = base.max_seq_length
-    scores: dict[str, dict[str, dict[str, float]]] = {"LAM": {}, "MiniLM": {}}
+    models = {"LAM": lam} if args.weights else {"LAM": lam, "MiniLM": base}
+    scores: dict[str, dict[str, dict[str, float]]] = {name: {} for name in models}
     with reading_from(folder):
         import mteb
 
-        for name, model in (("LAM", lam), ("MiniLM", base)):
+        for name, model in models.items():
             known: dict[tuple[str, ...], np.ndarray] = {}
             for task in tqdm(mteb.get_tasks(tasks=list(TASKS)), desc=name):
                 for dim in lam.dims:

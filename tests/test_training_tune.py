@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,8 @@ from transformers import TrainerCallback
 
 from lam_model.training import tune
 from lam_model.training.recipe import TuneRecipe
-from lam_model.training.tune import Source, Tuning, prepare
+from lam_model.training.tasks import Similarity
+from lam_model.training.tune import Source, Tuning, pairs, prepare
 from lam_model.training.weights import trained
 
 RECIPE = TuneRecipe(
@@ -213,6 +215,14 @@ def test_texts_hold_the_vectors_near_the_base(begin, tmp_path):
 def test_texts_alone_are_too_little(begin, tmp_path):
     with pytest.raises(ValueError, match="there are only texts"):
         begin(tmp_path / "run", sources=["plain"])
+
+
+def test_a_teachers_cosines_take_the_place_of_scores():
+    task = Similarity("alike", [("a", "b"), ("c", "d")], [0.0, 1.0])
+    known = {"a": [1, 0], "b": [0.6, 0.8], "c": [0, 1], "d": [1, 0]}
+    rows = pairs(task, lambda texts, what: np.array([known[text] for text in texts]))
+    assert rows["score"][:] == pytest.approx([0.6, 0.0])
+    assert pairs(task, None)["score"][:] == [0.0, 1.0]
 
 
 def test_the_teachers_loss_needs_a_teacher(begin, tmp_path):

@@ -37,7 +37,7 @@ class TuneRecipe:
     loss: str = _option(
         "contrastive",
         "of retrieval: a query's document against all others of the batch; against its negatives alone; or the "
-        "cosines of --teacher",
+        "cosines of --teacher (of scored pairs: the order of its cosines)",
         choices=("contrastive", "triplet", "teacher"),
     )
     temperature: float = _option(0.05, "that cosines are divided by")
@@ -49,7 +49,9 @@ class TuneRecipe:
         type=float,
     )
     topic_batches: bool = _option(False, "batches of neighbouring queries")
-    anchor: float = _option(0.5, "weight of 1 - cosine to the base's vectors; with scored pairs it takes 20 to hold them")
+    anchor: float = _option(
+        0.5, "weight of 1 - cosine to the base's vectors; with scored pairs it takes 20 to hold them"
+    )
     dims: tuple[int, ...] = _option((), "sizes of vectors to train for at once (Matryoshka)", type=int, nargs="+")
     max_tokens: int = _option(256, "texts are cut at so many")
     evaluate_steps: int = _option(20, "steps between two evaluations, with a checkpoint each")

@@ -159,7 +159,9 @@ def prepare(
         if isinstance(train, Texts):
             rows = Dataset.from_dict({"text": train.texts})
         else:
-            rows = pairs(train) if isinstance(train, Similarity) else training_rows(train, vectors, recipe)
+            teacher = vectors.teacher if recipe.loss == "teacher" else None
+            similar = isinstance(train, Similarity)
+            rows = pairs(train, teacher) if similar else training_rows(train, vectors, recipe)
         data[task.name], left_out[task.name] = (rows, source.weight), count
         (beside if isinstance(train, Texts) else judged).append(watch)
     if not judged:
@@ -167,10 +169,14 @@ def prepare(
     return data, Watch(judged, beside, vectors.model, vectors.base, recipe.max_loss), left_out
 
 
-def pairs(task: Similarity) -> Dataset:
-    """A row a pair: its sentences and its score."""
-    first, second = zip(*task.pairs, strict=True)
-    return Dataset.from_dict({"sentence1": first, "sentence2": second, "score": task.scores})
+def pairs(task: Similarity, teacher: Vectors | None) -> Dataset:
+    """A row a pair: its sentences and its score, or in its place the cosine that a stronger teacher gives them."""
+    first, second = map(list, zip(*task.pairs, strict=True))
+    scores = task.scores
+    if teacher:
+        vectors = [teacher(side, f"{task.name}: pairs, by the teacher") for side in (first, second)]
+        scores = np.einsum("ij,ij->i", *vectors).tolist()
+    return Dataset.from_dict({"sentence1": first, "sentence2": second, "score": scores})
 
 
 def training_rows(task: Retrieval, vectors: Embedders, recipe: TuneRecipe) -> Dataset:
