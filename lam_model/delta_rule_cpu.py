@@ -219,7 +219,7 @@ _shares = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 @cache
 def _openmp() -> ctypes.CDLL | None:
     """The OpenMP library whose threads torch uses, where it is GNU's: the one that torch has made global."""
-    if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
+    if not sys.platform.startswith("linux") or "backend: OpenMP" not in torch.__config__.parallel_info():
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "GOMP_parallel") else None
