@@ -158,10 +158,10 @@ def prepare(
             )
         if isinstance(train, Texts):
             rows = Dataset.from_dict({"text": train.texts})
+        elif isinstance(train, Similarity):
+            rows = pairs(train, vectors.teacher if recipe.loss == "teacher" else None)
         else:
-            teacher = vectors.teacher if recipe.loss == "teacher" else None
-            similar = isinstance(train, Similarity)
-            rows = pairs(train, teacher) if similar else training_rows(train, vectors, recipe)
+            rows = training_rows(train, vectors, recipe)
         data[task.name], left_out[task.name] = (rows, source.weight), count
         (beside if isinstance(train, Texts) else judged).append(watch)
     if not judged:
