@@ -21,6 +21,7 @@ except ImportError:  # installed without its dependencies, for `OnnxEncoder` alo
 
 if TYPE_CHECKING:
     from .configuration_lam import LamConfig
+    from .discriminant import document_vectors
     from .loading import load
     from .modeling_lam import LamModel
     from .onnx_encoder import OnnxEncoder
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 __version__ = "0.1.0"
-__all__ = ["LamConfig", "LamModel", "OnnxEncoder", "Passages", "Stream", "load"]
+__all__ = ["LamConfig", "LamModel", "OnnxEncoder", "Passages", "Stream", "document_vectors", "load"]
 
 _HOMES = {
     "LamConfig": "configuration_lam",
@@ -36,6 +37,7 @@ _HOMES = {
     "OnnxEncoder": "onnx_encoder",
     "Passages": "passages",
     "Stream": "stream",
+    "document_vectors": "discriminant",
     "load": "loading",
 }
 

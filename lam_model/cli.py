@@ -190,7 +190,7 @@ def _add_search(subparsers: Subparsers) -> None:
         "search",
         help="find the documents of a corpus that fit a query",
         description="Find the documents that fit a query, by the cosine of their vectors; "
-        "a long one counts as its best passage, which is shown too. "
+        "a document counts as its best passage, which is shown too. "
         "The vectors of the corpus are kept beside it, in CORPUS.jsonl.lam.npz.",
     )
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl", help="objects with `text`, `title` and `_id`")

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from .compare import load_base
+from .discriminant import document_vectors
 from .evaluate import BASE_MOST, Scores
 from .long_sets import RetrievalSet
 from .stream import lam_of
@@ -21,15 +22,13 @@ if TYPE_CHECKING:
 
     from .loading import Lam
     from .modeling_lam import LamModel
-    from .passages import Passages
 
-LAM, WITHOUT_STATE = "LAM", "LAM without carried state"
+LAM, WITHOUT_STATE, DISCRIMINANT = "LAM", "LAM without carried state", "LAM, discriminant of passages"
 PASSAGE, PASSAGE_WITHOUT_STATE = "LAM, best passage", "LAM without carried state, best passage"
 PASSAGE_ALONE = "LAM, best passage embedded alone"
 PIECES, PIECE, CUT, BM25 = "MiniLM, mean of pieces", "MiniLM, best piece", "MiniLM, 256 tokens", "BM25"
-_PASSAGE_TOKENS = 256
 _DEPTH = 10  # ranks that nDCG looks at
-_BATCH = 8  # long documents at a time
+_BATCH = 8  # long documents at a time, whose hidden states are kept until they are pooled
 
 
 def evaluate_long(
@@ -98,20 +97,22 @@ def long_table(scores: Scores, sets: dict[str, dict[str, Any]]) -> str:
 def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Callable[..., Iterator[np.ndarray]]]:
     """For the rows that one reading of the documents gives, what yields their similarities."""
 
-    def of_documents_and_passages(asked: np.ndarray, found: list[Passages]) -> tuple[np.ndarray, np.ndarray]:
-        return asked @ np.stack([one.vector for one in found]).T, _best(asked, [one.vectors for one in found])
-
     def with_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         asked = lam.encode(queries)
-        found = lam.encode_passages(documents, _PASSAGE_TOKENS, _BATCH)
-        yield from of_documents_and_passages(asked, found)
+        yield asked @ lam.encode(documents, batch_size=_BATCH).T
+        found = lam.encode_passages(documents)
+        yield asked @ document_vectors(found).T
+        yield _best(asked, [one.vectors for one in found])
         alone = [text[i:j] for text, one in zip(documents, found, strict=True) for i, j in one.offsets]
         yield _best(asked, _grouped(lam.encode(alone), [len(one.offsets) for one in found]))
 
     def without_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         with _without_carried_state(lam_of(lam)):
-            found = lam.encode_passages(documents, _PASSAGE_TOKENS, _BATCH)
-        yield from of_documents_and_passages(lam.encode(queries), found)
+            vectors = lam.encode(documents, batch_size=_BATCH)
+            found = lam.encode_passages(documents)
+        asked = lam.encode(queries)
+        yield asked @ vectors.T
+        yield _best(asked, [one.vectors for one in found])
 
     def in_pieces(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         ids = base.tokenizer(documents, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
@@ -127,7 +128,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield base.encode(queries) @ base.encode(documents).T
 
     return {
-        (LAM, PASSAGE, PASSAGE_ALONE): with_state,
+        (LAM, DISCRIMINANT, PASSAGE, PASSAGE_ALONE): with_state,
         (WITHOUT_STATE, PASSAGE_WITHOUT_STATE): without_state,
         (PIECES, PIECE): in_pieces,
         (CUT,): cut,

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from . import folder
 from .onnx_encoder import graph_file
-from .passages import Passages, encode_passages
+from .passages import PASSAGE_TOKENS, Passages, encode_passages
 from .texts import check, clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,24 +60,26 @@ class Lam(SentenceTransformer):
         return super().encode(**{**kwargs, name: texts})
 
     def encode_passages(
-        self, texts: str | Sequence[str], size: int = 256, batch_size: int = 32
+        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 32
     ) -> Passages | list[Passages]:
         """Embed texts and their passages in one pass, so that a passage knows all that came before it.
 
-        A passage's vector is the mean of its tokens' last hidden states, normalised. Passages of a text have even
-        sizes and begin and end between words; a text without a word has none.
+        A passage is as many sentences as there is room for; a sentence over `size` is divided evenly between words. It
+        is read as a block of its own, and its vector is the mean of its tokens' last hidden states, normalised. A text
+        without a word has none.
 
         Args:
             texts: one string, or several.
             size: most tokens of a passage.
-            batch_size: texts that are read together, a block of each at a time.
+            batch_size: texts that are read together, a passage of each at a time.
 
         Returns:
-            For each text `Passages`: `vector` as `encode` gives it, `vectors` (passages, size of a vector) and
-            `offsets` (passages, 2), the characters of the text where they begin and end.
+            For each text `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that of
+            `encode` if there is one at most; `vectors` (passages, size); and `offsets` (passages, 2), the characters of
+            the text where they begin and end.
 
         Raises:
-            TypeError, ValueError: as `encode`; or `size` is not positive, or the model's pooling is not the mean.
+            TypeError, ValueError: as `encode`; or `size` is that of no passage, or the model's pooling is not the mean.
         """
         texts = check(texts)
         several = [texts] if isinstance(texts, str) else texts

@@ -1,14 +1,18 @@
-"""Passages that know their document: a text's vector and those of its passages, from one pass over the text."""
+"""Passages that know their document: a text's vector and those of its passages, from one pass over the text.
+
+Each passage is read as a block of its own: the state from left to right goes through all of them, from right to left a
+passage knows itself alone. In a block of several passages, each would be blurred by those to its right.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
@@ -19,14 +23,16 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
 
+PASSAGE_TOKENS = 32  # a sentence or two: longer passages lose single facts
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*")
 
 
 class Passages(NamedTuple):
     """A text's vector and those of its passages.
 
     Args:
-        vector: the unit vector of the text, float32 (size,), as `model.encode` gives it.
+        vector: the unit vector of the text, float32 (size,): the mean over the tokens of all passages.
         vectors: unit vectors of the passages, float32 (passages, size).
         offsets: where they lie, int64 (passages, 2): passage i is `text[start:end]` with `start, end = offsets[i]`.
     """
@@ -38,12 +44,12 @@ class Passages(NamedTuple):
 
 @torch.inference_mode()
 def encode_passages(
-    model: SentenceTransformer, texts: list[str], size: int = 256, batch_size: int = 32
+    model: SentenceTransformer, texts: list[str], size: int = PASSAGE_TOKENS, batch_size: int = 32
 ) -> list[Passages]:
     """The passages of each text; see `Lam.encode_passages`."""
-    lam_of(model)
-    if size < 1:
-        raise ValueError(f"size is {size}: a passage has at least one token")
+    most = lam_of(model).config.block_size - 2  # a block may hold [CLS] and [SEP] too
+    if not 1 <= size <= most:
+        raise ValueError(f"size is {size}: a passage has from 1 to {most} tokens")
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # alike in length, with few pads
     found: dict[int, Passages] = {}
     for start in range(0, len(order), batch_size):
@@ -53,54 +59,64 @@ def encode_passages(
 
 
 def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> list[Passages]:
-    lam = lam_of(model)
-    encodings = model.tokenizer(clean(texts), truncation=True, return_offsets_mapping=True).encodings
-    numbers, offsets = zip(*(_divide(encoding, size) for encoding in encodings), strict=True)
-
-    def padded(rows: list[Any], value: int) -> Tensor:
-        return pad_sequence([torch.as_tensor(row) for row in rows], True, value).to(lam.device)
-
-    ids = padded([encoding.ids for encoding in encodings], model.tokenizer.pad_token_id)
-    mask = padded([encoding.attention_mask for encoding in encodings], 0)
-    passage = padded(list(numbers), 0)
-    sums = torch.zeros(len(texts), 1 + max(map(len, offsets)), lam.config.hidden_size, device=lam.device)
-    state, block_size = None, lam.config.block_size
-    for start in range(0, ids.shape[1], block_size):
-        block = slice(start, start + block_size)
-        output = lam.forward_block(ids[:, block], mask[:, block], state, first_block=start == 0)
-        state, hidden = output.state, output.last_hidden_state.float() * mask[:, block, None]
-        sums.scatter_add_(1, passage[:, block, None].expand_as(hidden), hidden)
-    dim = model.truncate_dim
-    wholes = F.normalize(sums.sum(1)[..., :dim], dim=-1).cpu().numpy()
-    vectors = F.normalize(sums[:, 1:, :dim], dim=-1).cpu().numpy()
+    lam, cleaned = lam_of(model), clean(texts)
+    encodings = model.tokenizer(cleaned, padding=False, truncation=True, return_offsets_mapping=True).encodings
+    divided = [_divide(encoding, text, size) for encoding, text in zip(encodings, cleaned, strict=True)]
+    blocks, offsets = zip(*divided, strict=True)
+    state, sums = None, []
+    for number in range(max(map(len, blocks))):
+        # A text that has ended goes on with pads, which change nothing.
+        ids = [torch.tensor(rows[number] if number < len(rows) else [], dtype=torch.long) for rows in blocks]
+        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(lam.device)
+        ids = pad_sequence(ids, batch_first=True).to(lam.device)
+        output = lam.forward_block(ids, mask, state, first_block=number == 0)
+        state = output.state
+        sums.append((output.last_hidden_state.float() * mask[..., None]).sum(1))
+    by_text = torch.stack(sums, dim=1)[..., : model.truncate_dim]
+    wholes = F.normalize(by_text.sum(1), dim=-1).cpu().numpy()
+    vectors = F.normalize(by_text, dim=-1).cpu().numpy()
     return [
         Passages(whole, rows[: len(spans)].copy(), _in_original(text, spans))
         for text, whole, rows, spans in zip(texts, wholes, vectors, offsets, strict=True)
     ]
 
 
-def _divide(encoding: Encoding, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each token's passage, counted from 1, and 0 for [CLS] and [SEP]; the passages' offsets."""
-    words = encoding.word_ids
-    inner = np.flatnonzero([word is not None for word in words])
-    bounds = _bounds([words[i] for i in inner], size)
-    numbers = np.zeros(len(words), np.int64)
-    numbers[inner] = np.searchsorted(bounds, np.arange(len(inner)), side="right")
-    begins, ends = np.array(encoding.offsets, np.int64)[inner].T
-    return numbers, np.stack([begins[bounds[:-1]], ends[bounds[1:] - 1]], axis=1)
+def _divide(encoding: Encoding, text: str, size: int) -> tuple[list[list[int]], np.ndarray]:
+    """The token ids of a text's blocks, one a passage, and the passages' offsets.
+
+    [CLS] and [SEP] are read with the first passage and the last; without a passage, they are a block.
+    """
+    words, ids, offsets = encoding.word_ids, encoding.ids, encoding.offsets
+    inner = [i for i, word in enumerate(words) if word is not None]
+    if not inner:
+        return [ids], np.empty((0, 2), np.int64)
+    begins, ends = np.array([offsets[i] for i in inner], np.int64).T
+    sentences = np.searchsorted(begins, [match.end() for match in _SENTENCE_END.finditer(text)])
+    bounds = np.array(_bounds([words[i] for i in inner], sentences, size))
+    cuts = [0, *(inner[bound] for bound in bounds[1:-1]), len(ids)]
+    return [ids[i:j] for i, j in pairwise(cuts)], np.stack([begins[bounds[:-1]], ends[bounds[1:] - 1]], axis=1)
 
 
-def _bounds(words: list[int], size: int) -> np.ndarray:
-    """Where passages begin and the last one ends, in tokens: of even sizes, between words where there is a way."""
+def _bounds(words: list[int], sentences: np.ndarray, size: int) -> list[int]:
+    """Where passages begin and the last one ends, in tokens: as many sentences as there is room for.
+
+    A longer sentence is divided evenly, between words where there is a way.
+
+    Args:
+        words: the number of each token's word.
+        sentences: the tokens that sentences begin with.
+    """
     bounds, length = [0], len(words)
-    while (rest := length - bounds[-1]) > 0:
-        begin = bounds[-1]
-        end = begin + math.ceil(rest / math.ceil(rest / size))
-        between = end
-        while begin < between < length and words[between] == words[between - 1]:
-            between -= 1
-        bounds.append(between if between > begin else end)
-    return np.array(bounds)
+    for begin, end in pairwise(sorted({0, *sentences.tolist(), length})):
+        if end - bounds[-1] > size and begin > bounds[-1]:
+            bounds.append(begin)
+        while (rest := end - bounds[-1]) > size:
+            even = bounds[-1] + math.ceil(rest / math.ceil(rest / size))
+            between = even
+            while between > bounds[-1] and words[between] == words[between - 1]:
+                between -= 1
+            bounds.append(between if between > bounds[-1] else even)
+    return [*bounds, length]
 
 
 def _in_original(text: str, offsets: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Exact cosine search over a corpus in one jsonl file, whose vectors are kept beside it.
 
-A document that is longer than a passage counts as its best one: on long documents that finds more than the vector of
-the whole.
+A document counts as its best passage, a sentence or two: that finds more than the vector of the whole.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from . import __version__
 from .base import sha256
 from .encode import Document, in_chunks, read
 from .files import replacing
+from .passages import PASSAGE_TOKENS
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-PASSAGE_TOKENS = 256  # at most
-
-
 class Index(NamedTuple):
-    """The vectors of a corpus: those of a document's passages, or its own if it is no longer than one.
+    """The vectors of a corpus: those of a document's passages, or its own if it has no more than one.
 
     Args:
         vectors: unit vectors, one document after another, float32 (vectors, size).

@@ -49,6 +49,7 @@ def test_every_row_is_measured_once(lam):
     scores = evaluate_long(lam, {"some": SET}, done=lambda scores: kept.append(sum(map(len, scores.values()))))
     assert list(scores) == [
         "LAM",
+        "LAM, discriminant of passages",
         "LAM, best passage",
         "LAM, best passage embedded alone",
         "LAM without carried state",
@@ -60,7 +61,7 @@ def test_every_row_is_measured_once(lam):
     ]
     assert scores["BM25"] == scores["LAM, best passage embedded alone"] == {"some": 100.0}
     assert scores["MiniLM, 256 tokens"]["some"] < 100  # the coffee is further on
-    assert kept == [3, 5, 7, 8, 9]
+    assert kept == [4, 6, 8, 9, 10]
     again = evaluate_long(lam, {"some": SET}, scores, done=lambda scores: pytest.fail("measured again"))
     assert again == scores
 
@@ -69,6 +70,9 @@ def test_vectors_of_documents_and_passages(lam, ranked):
     asked = lam.encode(QUERIES)
     np.testing.assert_allclose(ranked["LAM"], asked @ lam.encode(DOCUMENTS).T, atol=1e-5)
     found = lam.encode_passages(DOCUMENTS)
+    np.testing.assert_allclose(
+        ranked["LAM, discriminant of passages"], asked @ lam_model.document_vectors(found).T, atol=1e-5
+    )
     best = [[max(query @ vector for vector in one.vectors) for one in found] for query in asked]
     np.testing.assert_allclose(ranked["LAM, best passage"], best, atol=1e-5)
     alone = [

@@ -1,4 +1,4 @@
-"""Passages: their vectors are means of what one pass over the whole text gives, their offsets those of the text."""
+"""Passages: blocks of their own in one pass over the whole text; their offsets are those of the text."""
 
 from __future__ import annotations
 
@@ -26,31 +26,55 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
 
 
+def read_apart(model, blocks: list[list[int]]) -> list[np.ndarray]:
+    """The sums of the hidden states of blocks that are read one after another."""
+    lam, state, sums = model[0].auto_model, None, []
+    for i, block in enumerate(blocks):
+        ids = torch.tensor([block])
+        with torch.inference_mode():
+            output = lam.forward_block(ids, torch.ones_like(ids), state, first_block=i == 0)
+        state = output.state
+        sums.append(output.last_hidden_state[0].sum(0).numpy())
+    return sums
+
+
 @pytest.mark.parametrize(("words", "size"), [(1, 16), (16, 16), (17, 16), (BLOCK - 2, 20), (3 * BLOCK + 5, 50)])
-def test_vectors_are_means_of_one_pass(tiny, sentences, words, size):
+def test_a_passage_is_a_block_of_its_own(tiny, sentences, words, size):
     text = sentences(1, words)[0]
     found = tiny.encode_passages(text, size=size)
-    np.testing.assert_allclose(found.vector, tiny.encode(text), atol=1e-5)
-    tokens = tiny.encode(text, output_value="token_embeddings").numpy()[1:-1]  # one a word, without [CLS] and [SEP]
     counts = [len(text[start:end].split()) for start, end in found.offsets]
     assert sum(counts) == words
     assert len(counts) == -(-words // size)  # no more passages than it takes
     assert max(counts) <= size
     assert max(counts) - min(counts) <= 1
-    bounds = np.cumsum([0, *counts])
-    expected = [unit(tokens[a:b].mean(axis=0)) for a, b in pairwise(bounds)]
-    np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
+    ids = tiny.tokenizer(text)["input_ids"]  # one a word, between [CLS] and [SEP]
+    bounds = [0, *(1 + np.cumsum(counts[:-1])), len(ids)]
+    sums = read_apart(tiny, [ids[a:b] for a, b in pairwise(bounds)])
+    np.testing.assert_allclose(found.vectors, unit(np.stack(sums)), atol=1e-5)
+    np.testing.assert_allclose(found.vector, unit(sum(sums)), atol=1e-5)
     assert found.vectors.dtype == np.float32
+    if len(counts) == 1:
+        np.testing.assert_allclose(found.vector, tiny.encode(text), atol=1e-5)
 
 
-def test_a_passage_knows_what_came_before_it_and_nothing_of_later_blocks(tiny, sentences):
-    first, other, second, third = sentences(4, BLOCK)
-    size = BLOCK // 2
-    vectors = tiny.encode_passages(f"{first} {second}", size=size).vectors
-    changed = tiny.encode_passages(f"{other} {second}", size=size).vectors
-    longer = tiny.encode_passages(f"{first} {second} {third}", size=size).vectors
-    assert np.abs(vectors[-1] - changed[-1]).max() > 1e-3
-    np.testing.assert_allclose(longer[0], vectors[0], atol=1e-5)
+def test_a_passage_knows_what_came_before_it_and_nothing_of_what_comes(tiny, sentences):
+    first, other, second, third = sentences(4, 20)
+    vectors = tiny.encode_passages(f"{first} {second} {third}", size=20).vectors
+    changed = tiny.encode_passages(f"{other} {second} {third}", size=20).vectors
+    shorter = tiny.encode_passages(f"{first} {second} {other}", size=20).vectors
+    assert np.abs(vectors[1:] - changed[1:]).max(axis=1).min() > 1e-3
+    np.testing.assert_allclose(shorter[:2], vectors[:2], atol=1e-5)
+
+
+def test_passages_are_sentences_as_many_as_there_is_room_for(tiny, sentences):
+    short, longer, long = sentences(1, 4)[0], sentences(1, 9)[0], sentences(1, 30)[0]
+    text = f"{short}. {longer}! {longer}?\n{short}\n\n{short} . {long}. {short}."
+    found = tiny.encode_passages(text, size=16)
+    passages = [text[start:end] for start, end in found.offsets]
+    assert passages[:3] == [f"{short}. {longer}!", f"{longer}?\n{short}", f"{short} ."]
+    halves = passages[3:]
+    assert [len(half.split()) for half in halves[:2]] == [16, 14]
+    assert " ".join(halves) == f"{long}. {short}."
 
 
 def test_texts_give_the_same_in_any_company(tiny, sentences):
@@ -100,12 +124,11 @@ def test_a_limit_is_kept_and_counted(tiny_base, tiny_weights, tmp_path, sentence
     model.max_seq_length = 52
     with pytest.warns(UserWarning, match="1 of 1 texts"):
         found = model.encode_passages(text, size=25)
-    np.testing.assert_allclose(found.vector, model.encode(text), atol=1e-5)
     assert len(text[: found.offsets[-1, 1]].split()) == 50
-    assert model.truncated_texts == 2
+    assert model.truncated_texts == 1
 
 
-def test_memory_of_activations_is_that_of_a_block(tiny, sentences, monkeypatch):
+def test_memory_of_activations_is_that_of_a_passage(tiny, sentences, monkeypatch):
     lengths = []
     lam = tiny[0].auto_model
     forward_block = type(lam).forward_block
@@ -115,9 +138,8 @@ def test_memory_of_activations_is_that_of_a_block(tiny, sentences, monkeypatch):
         return forward_block(self, input_ids, *args, **kwargs)
 
     monkeypatch.setattr(type(lam), "forward_block", watched)
-    tiny.encode_passages(sentences(1, 10 * BLOCK)[0])
-    assert max(lengths) == BLOCK
-    assert len(lengths) == 11
+    tiny.encode_passages(sentences(1, 10 * BLOCK)[0], size=BLOCK // 2)
+    assert lengths == [BLOCK // 2 + 1, *[BLOCK // 2] * 18, BLOCK // 2 + 1]
 
 
 def test_what_cannot_be_embedded_is_refused(tiny, base):
@@ -125,8 +147,9 @@ def test_what_cannot_be_embedded_is_refused(tiny, base):
         tiny.encode_passages(None)
     with pytest.raises(TypeError, match="index 1 is int"):
         tiny.encode_passages(["a", 1])
-    with pytest.raises(ValueError, match="size is 0"):
-        tiny.encode_passages("a", size=0)
+    for size in (0, BLOCK - 1):
+        with pytest.raises(ValueError, match=f"size is {size}: a passage has from 1 to {BLOCK - 2} tokens"):
+            tiny.encode_passages("a", size=size)
     with pytest.raises(TypeError, match="need a LAM in torch, not Transformer"):
         encode_passages(SentenceTransformer(str(base), device="cpu"), ["a"])
 
