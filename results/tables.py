@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from card import card, losses
 
 from lam_model.evaluate import table
@@ -181,7 +183,24 @@ def training() -> str:
     return (
         f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another, "
         f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k tokens "
-        f"have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces."
+        f"have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces. {prediction(log)}"
+    )
+
+
+def prediction(log: list[list[dict[str, Any]]]) -> str:
+    """What more tokens of stage 2 would give, by a power law through the ends of the runs that were annealed."""
+    total, ends = 0, []
+    for rows in log:
+        rates = [row["lr"] for row in rows if row["stage"] == 2 and "lr" in row]
+        if rates:
+            total += rows[-1]["tokens"]
+            if rates[-1] < 0.01 * max(rates):
+                ends.append((total / 1e6, 1 - [row["cosine"] for row in rows if "cosine" in row][-1]))
+    power, factor = np.polyfit(*np.log(np.array(ends)).T, 1)
+    expected = ", ".join(f"{1 - math.exp(factor) * tokens**power:.3f} at {tokens}M" for tokens in (10, 30, 100, 500))
+    return (
+        f"Through the ends of {len(ends)} runs goes an error of {math.exp(factor):.4f} x (tokens of stage 2 in "
+        f"millions)^{power:.3f}: a cosine of {expected}."
     )
 
 

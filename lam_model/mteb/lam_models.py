@@ -44,7 +44,7 @@ lam = ModelMeta(
     languages=["eng-Latn"],
     open_weights=True,
     # the first 40 digits of the sha256 of the DeltaNet weights
-    revision="1b0ce0089fc1d456f1200545fc9cf1cbebe805f3",
+    revision="b41808b84b5a220b0163e8eeab5f07a62340cbc1",
     release_date="2026-11-24",
     n_parameters=22_676_328,
     n_embedding_parameters=11_720_448,
