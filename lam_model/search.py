@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Index(NamedTuple):
-    """The vectors of a corpus: those of a document's passages, or its own if it has no more than one.
+    """The vectors of a corpus: those of a document's passages, or its own if it has none.
 
     Args:
         vectors: unit vectors, one document after another, float32 (vectors, size).
@@ -142,9 +142,9 @@ def _embed(model: Lam, documents: list[Document], batch_size: int) -> Index:
     for chunk in in_chunks(documents):
         texts = [document.whole for document in chunk]
         for text, found in zip(texts, model.encode_passages(texts, PASSAGE_TOKENS, batch_size), strict=True):
-            several = len(found.vectors) > 1
-            vectors.append(found.vectors if several else found.vector[None])
-            offsets.append(found.offsets if several else np.array([[0, len(text)]]))
+            some = len(found.vectors) > 0
+            vectors.append(found.vectors if some else found.vector[None])
+            offsets.append(found.offsets if some else np.array([[0, len(text)]]))
     return Index(np.concatenate(vectors), np.concatenate(offsets), np.array([len(rows) for rows in vectors]))
 
 
