@@ -225,6 +225,49 @@ def test_without_long_texts_their_share_goes_to_the_short(tokenizer, sentences):
     assert len(seen) > 100
 
 
+def contains(text: list[int], phrase: list[int]) -> bool:
+    return any(text[i : i + len(phrase)] == phrase for i in range(len(text)))
+
+
+def test_phrases_of_short_texts_are_read_too(tokenizer, sentences, monkeypatch):
+    monkeypatch.setattr(data, "is_held_out", lambda text: False)
+    texts = sentences(64, 20, seed=1)
+    whole = [tokens(tokenizer, text) for text in texts]
+    seen, _ = read(tokenizer, dataset(texts), 40, tokens=256, phrase_share=0.5)
+    phrases = [row for row in seen if row not in whole]
+    assert all(row in seen for row in whole)
+    assert 0.4 < len(phrases) / (len(seen) - len(phrases)) < 0.6
+    assert {len(phrase) for phrase in phrases} == {1, 2, 3, 4, 5, 6}
+    assert all(any(contains(text, phrase) for text in whole) for phrase in phrases)
+
+
+def test_guard_is_applied_to_phrases(tokenizer, sentences, monkeypatch):
+    monkeypatch.setattr(data, "is_held_out", lambda text: False)
+    texts = sentences(64, 20, seed=1)
+    guard = frozenset(word for text in texts for word in text.split())
+    seen, batches = read(tokenizer, dataset(texts), 40, tokens=256, phrase_share=0.5, guard=guard)
+    assert {len(row) for row in seen} == {2, 3, 4, 5, 6, 20}
+    assert batches.guarded > 0
+
+
+def goes_on(span: list[int], first: list[int], then: list[int]) -> bool:
+    """Whether a list is the beginning of the first and the rest of the second."""
+    same = next((i for i, (a, b) in enumerate(zip(span, first, strict=True)) if a != b), len(span))
+    return same > 0 and span[same:] == then[same:]
+
+
+def test_some_long_texts_begin_with_a_passage_over_and_over(tokenizer, sentences, monkeypatch):
+    monkeypatch.setattr(data, "_REPEATED_TOKENS", 8)
+    texts = dataset(sentences(30, 10) + sentences(40, 300, seed=2))
+    spans, _ = read(tokenizer, texts, 60, tokens=300, long_tokens=302, long_share=0.5, repeat_share=0.5)
+    long = [tokens(tokenizer, text) for text in texts["text"][30:]]
+    spans = [span for span in spans if len(span) > BLOCK]
+    repeating = [span for span in spans if span not in long]
+    assert 0.3 < len(repeating) / len(spans) < 0.7
+    for span in repeating:
+        assert any(goes_on(span, (text[:few] * 300)[:300], text) for text in long for few in range(1, 9))
+
+
 def test_empty_texts_are_passed_over(tokenizer, sentences):
     seen, _ = read(tokenizer, dataset(["", " \n ", *sentences(30, 4)]), 20, tokens=128)
     assert {len(row) for row in seen} == {4}

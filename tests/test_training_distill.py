@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import BLOCK
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
@@ -49,7 +50,7 @@ def texts(sentences) -> Dataset:
 
 @pytest.fixture(scope="module")
 def start_run(tiny_base, texts):
-    def start(out: Path, recipe: Recipe = RECIPE, **kwargs) -> Run:
+    def start(out: Path, recipe: Recipe = RECIPE, texts: Dataset = texts, **kwargs) -> Run:
         return Run(tiny_base, texts, out, recipe, **{"dtype": "float32", **kwargs})
 
     return start
@@ -218,6 +219,31 @@ def test_guard_of_a_run_is_heeded_in_training_and_measuring(start_run, texts, tm
     assert len(guarded.held_out.short) < len(free.held_out.short)
     next(iter(guarded.batches))
     assert guarded.batches.guarded > 10
+
+
+def test_no_phrase_is_a_text_that_measures(start_run, texts, tmp_path, monkeypatch):
+    """Even where it is written in another way than the text that is held out."""
+    monkeypatch.setattr(data, "is_held_out", lambda text: text.isupper())
+    words = sorted({word for text in texts["text"] for word in text.split()})
+    rows = [*texts["text"], *map(str.upper, words)]
+    run = start_run(tmp_path, texts=Dataset.from_dict({"text": rows, "column": ["text"] * len(rows)}))
+    assert len(run.held_out.short) == len(words)
+    batches = iter(run.batches)
+    assert all((next(batches)[1].sum(1) > 3).all() for _ in range(20))  # never one word alone
+
+
+def test_texts_of_several_blocks_are_read_in_blocks_of_several_sizes(start_run, tmp_path):
+    run = start_run(tmp_path)
+    sizes = {BLOCK: set(), BLOCK + 1: set()}
+    for run.step in range(40):
+        for length, seen in sizes.items():
+            with run._block_size_for(length):
+                assert run.model.config.block_size == run.teacher.block_size
+                seen.add(run.teacher.block_size)
+    assert sizes == {BLOCK: {BLOCK}, BLOCK + 1: {BLOCK, BLOCK // 2, BLOCK // 4, BLOCK // 8}}
+    with pytest.raises(RuntimeError), run._block_size_for(BLOCK + 1):
+        raise RuntimeError
+    assert run.model.config.block_size == run.teacher.block_size == BLOCK
 
 
 def test_run_in_bfloat16_learns_too(start_run, tmp_path):

@@ -26,6 +26,8 @@ HELD_OUT = 512  # one text of so many is never trained on: it measures
 _DOCUMENT_CHARS = 8_000  # of texts over so many characters
 _HELD_OUT_DOCUMENTS = 16  # one of so many, for retrieval among them
 _CHARS_PER_TOKEN = 6  # more characters than so many a token of one block make a text long
+_PHRASE_WORDS = 6  # at most
+_REPEATED_TOKENS = 128  # at most
 _POOL_BATCHES = 64  # batches that are tokenised, sorted by length and cut together
 NOT_TEXT = {"source", "id", "_id", "licence", "license", "url", "split", "genre"}  # columns
 
@@ -107,6 +109,8 @@ class Batches:
         tokens: the most tokens of a batch, pads counted.
         long_share: the share of all tokens that come from texts of more than one block.
         long_tokens: a long text is cut into spans of at most so many tokens.
+        phrase_share: of so many short texts, a few words are read as a text too.
+        repeat_share: so many long texts begin with a passage over and over.
         guard: normalised texts to leave out.
         seed: of the order.
     """
@@ -117,6 +121,8 @@ class Batches:
     tokens: int = 4096
     long_share: float = 0.15
     long_tokens: int = 2048
+    phrase_share: float = 0.0
+    repeat_share: float = 0.0
     guard: frozenset[str] = frozenset()
     seed: int = 0
     position: Position = field(default_factory=Position)
@@ -158,15 +164,20 @@ class Batches:
         while total < wanted:
             if start - begun > 2 * len(order) and not taken:
                 raise ValueError("the data has no text to train on: all are empty, guarded or held out")
+            rng = np.random.default_rng([self.seed, start])
             rows = order.take(range(start, start + read), mode="wrap")
             start += len(rows)
-            texts = [t for t in self.texts[rows]["text"] if self._usable(t)]
+            texts = list(filter(self._usable, self.texts[rows]["text"]))
+            if cut == self.block_size:
+                texts += filter(self._usable, [_phrase(t, rng) for t in texts if rng.random() < self.phrase_share])
             for ids in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []:
                 spans = [ids[i : i + cut - 2] for i in range(0, len(ids), cut - 2)]
                 if cut == self.block_size:
                     spans = spans[:1]
                 elif len(spans) > 1 and len(spans[-1]) < self.block_size:
                     spans.pop()
+                if cut > self.block_size and rng.random() < self.repeat_share:
+                    spans[0] = _repeating(spans[0], rng)
                 for span in spans:
                     taken.append([self.tokenizer.cls_token_id, *span, self.tokenizer.sep_token_id])
                     total += len(taken[-1])
@@ -199,6 +210,19 @@ class Batches:
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         lengths = torch.tensor([len(row) for row in rows])
         return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def _phrase(text: str, rng: np.random.Generator) -> str:
+    """A few successive words of a text."""
+    words = text.split()
+    start, count = rng.integers(len(words)), rng.integers(1, _PHRASE_WORDS + 1)
+    return " ".join(words[start : start + count])
+
+
+def _repeating(ids: list[int], rng: np.random.Generator) -> list[int]:
+    """A text whose beginning, of a random length, is its first few tokens over and over."""
+    few, until = rng.integers(1, _REPEATED_TOKENS + 1), rng.integers(len(ids) + 1)
+    return (ids[:few] * (until // few + 1))[:until] + ids[until:]
 
 
 def held_out_texts(texts: Dataset, guard: frozenset[str], count: int, long_chars: int | None = None) -> list[str]:

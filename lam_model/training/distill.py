@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -140,7 +143,9 @@ class Run:
             tokens=self.recipe.batch_tokens,
             long_share=self.recipe.long_share if self.stage == 2 else 0.0,
             long_tokens=self.recipe.long_tokens,
-            guard=self.guard,
+            phrase_share=self.recipe.phrase_share,
+            repeat_share=self.recipe.repeat_share,
+            guard=self.guard | self.held_out.guard,
             seed=self.recipe.seed + self.stage,
         )
 
@@ -188,7 +193,8 @@ class Run:
         bar.close()
 
     def _step(self, ids: Tensor, mask: Tensor, lr: float) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        with autocast, self._block_size_for(ids.shape[1]):
             targets = self.teacher(ids, mask)
             if self.stage == 1:
                 loss = attention_loss(self.model, targets, mask)
@@ -203,6 +209,18 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"loss": loss.detach(), "grad_norm": norm, **{name: x.detach() for name, x in parts.items()}}
+
+    @contextmanager
+    def _block_size_for(self, length: int) -> Iterator[None]:
+        """Blocks of a random size for texts of several: so the state is carried more often, into passages too."""
+        whole = self.model.config.block_size
+        if length > whole:
+            halvings = np.random.default_rng([self.recipe.seed, self.step]).integers(self.recipe.block_halvings + 1)
+            self.model.config.block_size = self.teacher.block_size = whole >> int(halvings)
+        try:
+            yield
+        finally:
+            self.model.config.block_size = self.teacher.block_size = whole
 
     def _evaluate(self) -> None:
         scores = self.held_out.score(self.model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .data import held_out_texts
+from .data import held_out_texts, normalise
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,9 @@ class HeldOut:
 
     def __init__(self, teacher: Teacher, texts: Dataset, guard: frozenset[str]):
         self.teacher = teacher
-        self.short = self._tokens(held_out_texts(texts, guard, TEXTS), TOKENS)
+        short = held_out_texts(texts, guard, TEXTS)
+        self.guard = frozenset(map(normalise, short))  # a phrase of another text may be one of them
+        self.short = self._tokens(short, TOKENS)
         if not self.short:
             raise ValueError("none of the data's texts is held out to measure with: give more data")
         long_chars = 2 * _CHARS_PER_TOKEN * teacher.block_size

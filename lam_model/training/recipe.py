@@ -23,6 +23,9 @@ class Recipe:
     batch_tokens: int = _option(4096, "most tokens in a batch, pads counted")
     long_share: float = _option(0.15, "share of stage 2's tokens from texts of several blocks")
     long_tokens: int = _option(2048, "longest text, longer ones are cut")
+    block_halvings: int = _option(3, "texts of several blocks are read in blocks halved up to so many times, at random")
+    repeat_share: float = _option(0.25, "share of these texts that begin with a passage over and over, as logs do")
+    phrase_share: float = _option(0.2, "share of short texts of which a few words are read as a text too")
     seed: int = _option(0, "of the order of the texts")
 
 
