@@ -245,8 +245,9 @@ def starting(folder: Path) -> dict[str, str]:
         + base
         + done % "load"
         + first,
-        "`lam encode x`": command("encode", "x"),
+        "`lam encode x --backend torch`": command("encode", "x", "--backend", "torch"),
         "`lam encode x --backend onnx`": command("encode", "x", "--backend", "onnx"),
+        "`lam encode x`, the graph at hand": command("encode", "x"),
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 import lam_model
 from lam_model.base import find_base, sha256
@@ -78,9 +78,7 @@ def reader(name: str) -> Read:
     if name == LAM:
 
         def read_at_once(ids: torch.Tensor) -> np.ndarray:
-            with torch.inference_mode():
-                features = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
-                return model(features)["sentence_embedding"][0].numpy()
+            return model.encode(model.tokenizer.decode(ids[1:-1]))
 
         return read_at_once
 
@@ -93,8 +91,11 @@ def reader(name: str) -> Read:
 
 
 def random_text(length: int) -> torch.Tensor:
-    words = torch.randint(1996, 30_000, (length - 2,), generator=torch.Generator().manual_seed(length))
-    return torch.cat([torch.tensor([101]), words, torch.tensor([102])])
+    """Token ids of words that are one token each: their text has the same again."""
+    tokenizer = AutoTokenizer.from_pretrained(find_base())
+    words = torch.tensor(sorted(i for word, i in tokenizer.vocab.items() if word.isascii() and word.isalpha()))
+    chosen = torch.randint(len(words), (length - 2,), generator=torch.Generator().manual_seed(length))
+    return torch.cat([torch.tensor([101]), words[chosen], torch.tensor([102])])
 
 
 def check(readers: dict[str, Read]) -> None:

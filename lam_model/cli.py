@@ -89,7 +89,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16", "int8"], help="of the weights; int8 with --backend onnx"
     )
-    options.add_argument("--backend", choices=["torch", "onnx"], default="torch", help="onnx: ONNX Runtime")
+    options.add_argument(
+        "--backend",
+        choices=["torch", "onnx"],
+        help="onnx: ONNX Runtime (default: torch; onnx where its graph is at hand, for TEXTs of `encode`)",
+    )
     options.add_argument("--base-only", action="store_true", help="without the DeltaNet layers: faster, far less apt")
 
 
@@ -103,7 +107,7 @@ def _load(args: argparse.Namespace) -> Lam:
             device=args.device,
             dtype=args.dtype,
             base_only=args.base_only,
-            backend=args.backend,
+            backend=args.backend or "torch",
             dim=getattr(args, "dim", None),
         )
     except (RuntimeError, AssertionError) as error:  # torch's, of a device that it does not have
@@ -168,10 +172,11 @@ def _encode(args: argparse.Namespace) -> None:
 
 
 def _without_torch(args: argparse.Namespace) -> Any:
-    """LAM on ONNX Runtime alone, for torch takes seconds to import; None where that is not asked for or not at hand."""
+    """LAM on ONNX Runtime alone, for torch takes seconds to import; None where that is not wanted or not at hand."""
+    wanted = args.backend == "onnx" or (args.backend is None and args.texts and not args.file)
     local = args.model is None or Path(args.model).is_dir()
     plain = not (args.dim or args.revision) and args.device in (None, "cpu") and args.dtype in (None, "float32", "int8")
-    if args.backend != "onnx" or not local or not plain:
+    if not (wanted and local and plain):
         return None
     from .folder import cached
     from .onnx_encoder import OnnxEncoder, graph_file
@@ -179,7 +184,7 @@ def _without_torch(args: argparse.Namespace) -> Any:
     try:
         folder = Path(args.model) if args.model else cached()[0]
         encoder = OnnxEncoder(folder, graph_file(args.base_only, int8=args.dtype == "int8"))
-    except (FileNotFoundError, ValueError):  # `load` exports what is missing, or says what is wrong
+    except (FileNotFoundError, ValueError, ImportError):  # `load` exports what is missing, or says what is wrong
         return None
     tokens = 128  # of a text, so that batches have the size that is asked for
     return SimpleNamespace(encode=lambda texts, batch_size, **_: encoder.encode(texts, batch_size * tokens))
@@ -360,7 +365,7 @@ def _kept_figures(
     from .provenance import provenance
 
     output = args.output and args.output.resolve()  # tasks are read from another working directory
-    run_by = {"dtype": args.dtype or "float32", "backend": args.backend}
+    run_by = {"dtype": args.dtype or "float32", "backend": args.backend or "torch"}
     run_by["deltanet_sha256"] = lam.manifest["deltanet_sha256"]
     figures: dict[str, Any] = {"scores": {}, "tasks": {}}
     if output and output.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,16 +12,20 @@ import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HTTPError
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
 from . import folder
 from .onnx_encoder import graph_file
 from .passages import PASSAGE_TOKENS, Passages, encode_passages
+from .stream import pools_the_mean
 from .texts import check, clean
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONNX_DTYPES = ("float32", "int8")
 DISTILLED = "distilled"
 _SMALL_DIMS = (256, 128, 64)
+_VECTOR = "sentence_embedding"
+_VECTORS_ONLY = ContextVar("_VECTORS_ONLY", default=False)  # whether nobody asks for the vectors of tokens
 
 
 class Lam(SentenceTransformer):
@@ -51,13 +56,30 @@ class Lam(SentenceTransformer):
             kwargs["normalize_embeddings"] = True
         # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
         name = "inputs" if "inputs" in kwargs else "sentences"
-        named = dict(zip((name, "prompt_name", "prompt"), args, strict=False)) | kwargs
+        names = (name, "prompt_name", "prompt", "batch_size", "show_progress_bar", "output_value")
+        named = dict(zip(names, args, strict=False)) | kwargs
         texts = clean(named.get(name))
         prompt = named.get("prompt") or self.prompts.get(named.get("prompt_name") or self.default_prompt_name) or ""
         self._check_lengths([prompt + text for text in ([texts] if isinstance(texts, str) else texts)])
-        if args:
-            return super().encode(texts, *args[1:], **kwargs)
-        return super().encode(**{**kwargs, name: texts})
+        vectors_only = _VECTORS_ONLY.set(named.get("output_value", _VECTOR) == _VECTOR)
+        try:
+            if args:
+                return super().encode(texts, *args[1:], **kwargs)
+            return super().encode(**{**kwargs, name: texts})
+        finally:
+            _VECTORS_ONLY.reset(vectors_only)
+
+    def forward(self, input: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """As `SentenceTransformer.forward`; but within `encode`, memory does not grow with the length of the texts."""
+        lam, mask = getattr(self[0], "auto_model", None), input["attention_mask"]
+        several_blocks = lam is not None and mask.shape[1] > lam.config.block_size
+        if not (several_blocks and _VECTORS_ONLY.get() and "prompt_length" not in input and pools_the_mean(self)):
+            return super().forward(input, **kwargs)
+        means = lam.mean(input["input_ids"], mask)[:, None]  # to be pooled as if each were a token
+        features = {"token_embeddings": means, "attention_mask": mask.new_ones(means.shape[:2])}
+        for module in list(self)[1:]:
+            features = module(features)
+        return features
 
     def encode_passages(
         self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 32

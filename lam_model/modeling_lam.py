@@ -181,6 +181,22 @@ class LamModel(PreTrainedModel):
         hidden_states, states = self._read(input_ids, attention_mask, states, first_block)
         return LamOutput(hidden_states[-1], self._stack(states), hidden_states)
 
+    def mean(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The mean over each text's tokens of their last hidden states, with those of one block in memory at a time.
+
+        Args:
+            input_ids, attention_mask: as for `forward`.
+
+        Returns:
+            (batch, hidden size).
+        """
+        size, states, total = self.config.block_size, [None] * len(self.layers), 0
+        for start in range(0, input_ids.shape[1], size):
+            block = slice(start, start + size)
+            hidden_states, states = self._read(input_ids[:, block], attention_mask[:, block], states, start == 0)
+            total = total + (hidden_states[-1].float() * attention_mask[:, block, None]).sum(1)
+        return (total / attention_mask.sum(1, keepdim=True).clamp(min=1)).to(hidden_states[-1].dtype)
+
     def _read(
         self,
         input_ids: Tensor,

@@ -197,8 +197,13 @@ def lam_of(model: SentenceTransformer) -> Any:
         raise TypeError(
             f"streams and passages need a LAM in torch, not {type(model[0]).__name__}: load it with lam_model.load()"
         )
-    # What it does, for its names have changed over releases: the mean of 1 and 2, without the masked 6.
-    tokens, mask = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[1, 1, 0]])
-    if model[1]({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"].tolist() != [[1.5]]:
+    if not pools_the_mean(model):
         raise ValueError("streams and passages are of models with mean pooling: this one pools its tokens otherwise")
     return lam
+
+
+def pools_the_mean(model: SentenceTransformer) -> bool:
+    """Whether a text's vector is the mean over its tokens."""
+    # What it does, for its names have changed over releases: the mean of 1 and 2, without the masked 6.
+    tokens, mask = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[1, 1, 0]])
+    return model[1]({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"].tolist() == [[1.5]]

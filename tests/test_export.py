@@ -260,9 +260,21 @@ def test_batches_hold_rows_of_similar_length_within_the_budget():
         assert len(rows) == 1 or len(rows) * min(8, max(lengths[row] for row in rows)) <= 12
 
 
-def test_the_command_encodes_on_onnx_runtime_without_torch(folder):
-    code = "import sys; from lam_model import cli; sys.exit(cli.main(sys.argv[1:]) or 'torch' in sys.modules)"
-    command = [sys.executable, "-c", code, "encode", "a cat", "--backend", "onnx", "--model", str(folder)]
+@pytest.mark.parametrize(
+    ("arguments", "with_torch"),
+    [(["a cat"], False), (["a cat", "--backend", "onnx"], False), (["a cat", "--backend", "torch"], True)],
+)
+def test_the_command_encodes_on_onnx_runtime_without_torch(folder, arguments, with_torch):
+    code = "import sys; from lam_model import cli; cli.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "encode", *arguments, "--model", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == with_torch, run.stderr
     assert np.allclose(json.loads(run.stdout)["embedding"], load(folder).encode("a cat"), atol=1e-5)
+
+
+def test_files_are_encoded_in_torch_unless_told_otherwise(folder, tmp_path):
+    """Which may have a GPU."""
+    (tmp_path / "a.txt").write_text("a cat")
+    code = "import sys; from lam_model import cli; cli.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "encode", "--file", str(tmp_path / "a.txt"), "--model", str(folder)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1

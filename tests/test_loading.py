@@ -98,6 +98,25 @@ def test_nothing_is_truncated_unless_a_limit_is_set(built):
         np.testing.assert_allclose(model.encode(text), model.encode(longer), atol=1e-6)
 
 
+def test_memory_of_encode_does_not_grow_with_the_text(built):
+    """No module sees the tokens' vectors of several blocks, unless they are what was asked for."""
+    model = lam_model.load(built, device="cpu")
+    texts, seen = ["word " * 1500 + "end", "a short one", "another " * 700], []
+    kept = SentenceTransformer(str(built), device="cpu").encode(texts)
+    model[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]["token_embeddings"].shape[1]))
+    np.testing.assert_allclose(model.encode(texts), kept, atol=1e-6)
+    np.testing.assert_allclose(
+        model.encode(texts[0], truncate_dim=64), kept[0, :64] / np.linalg.norm(kept[0, :64]), atol=1e-6
+    )
+    assert 0 < max(seen) < 10
+    tokens = model.encode(texts[0], output_value="token_embeddings")
+    assert tokens.shape == (1503, 384)
+    vector = tokens.mean(0).numpy()
+    np.testing.assert_allclose(vector / np.linalg.norm(vector), kept[0], atol=1e-6)
+    with torch.no_grad():
+        assert model(model.tokenizer(texts[:1], return_tensors="pt"))["token_embeddings"].shape == (1, 1503, 384)
+
+
 def test_truncation_is_counted_and_warned_of_once(built):
     model = lam_model.load(built, device="cpu")
     with warnings.catch_warnings():
