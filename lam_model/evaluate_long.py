@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from . import passages
 from .compare import load_base
 from .discriminant import document_vectors
 from .evaluate import BASE_MOST, Scores
@@ -138,13 +139,15 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 
 @contextmanager
 def _without_carried_state(model: LamModel) -> Iterator[None]:
-    """Every block but the first is read as what it is, but with an empty state."""
-    read = model._read
-    model._read = lambda ids, mask, states, first_block: read(ids, mask, [None] * len(states), first_block)
+    """Every block but the first, and every passage, is read as what it is, but with an empty state."""
+    read, grouped = model._read, passages._grouped
+    model._read = lambda ids, mask, states, *rest: read(ids, mask, [None] * len(states), *rest)
+    passages._grouped = lambda several, most: [[one] for one in several]
     try:
         yield
     finally:
         del model._read
+        passages._grouped = grouped
 
 
 @torch.inference_mode()

@@ -82,7 +82,7 @@ class Lam(SentenceTransformer):
         return features
 
     def encode_passages(
-        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 32
+        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
     ) -> Passages | list[Passages]:
         """Embed texts and their passages in one pass, so that a passage knows all that came before it.
 
@@ -93,7 +93,7 @@ class Lam(SentenceTransformer):
         Args:
             texts: one string, or several.
             size: most tokens of a passage.
-            batch_size: texts that are read together, a passage of each at a time.
+            batch_size: texts that are read together, a block of each at a time.
 
         Returns:
             For each text `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that of

@@ -25,6 +25,8 @@ from .delta_rule import delta_rule
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
     from .delta_rule_cpu import delta_rule as _  # noqa: F401
 
+FORGET = -50.0  # log decay that leaves nothing of a state, and the sums of a chunk's log decays exact
+
 
 @dataclass
 class LamOutput(ModelOutput):
@@ -58,8 +60,10 @@ class GatedDeltaNet(nn.Module):
         self.scale = nn.Parameter(torch.ones(heads))
         self.out_proj = nn.Linear(size, size)
 
-    def forward(self, x: Tensor, mask: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x (batch, length, size), mask (batch, length), state (batch, heads, head size, head size) or None."""
+    def forward(
+        self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x (batch, length, size), mask and breaks (batch, length), state (batch, heads, head size, head size)."""
         size, heads = x.shape[-1], self.heads
         projected = self.in_proj(x)
         # The delta rule runs in float32 at least, whatever the dense layers run in.
@@ -70,9 +74,11 @@ class GatedDeltaNet(nn.Module):
         mask = mask[..., None].to(projected.dtype)
         beta = beta.sigmoid() * mask  # a pad writes nothing
         log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
-        beta, log_decay = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
-        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
-        right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
+        beta, (log_decay, reverse_log_decay) = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
+        if breaks is not None:
+            reverse_log_decay = reverse_log_decay.masked_fill(breaks[..., None], FORGET)
+        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay, state)
+        right_to_left, _ = delta_rule(query, key, value, beta[1], reverse_log_decay, reverse=True)
         mixed = self.scale[:, None] * (left_to_right + right_to_left)
         return self.out_proj(mixed.flatten(-2).to(x.dtype)), state
 
@@ -87,8 +93,11 @@ class LamEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, first_block: bool | Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, first_block: bool | Tensor, breaks: Tensor | None = None) -> Tensor:
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
+        if breaks is not None:
+            begin = torch.where(breaks, position + 1, 0).cummax(dim=-1).values
+            position = torch.maximum(position - begin, position.clamp(max=1))
         if isinstance(first_block, Tensor):
             position = torch.maximum(position, 1 - first_block[:, None].to(position.dtype))
         elif not first_block:
@@ -110,11 +119,13 @@ class LamLayer(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.base_only = config.base_only
 
-    def forward(self, x: Tensor, mask: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.base_only:
             x = self.delta_net_norm(x)
         else:
-            mixed, state = self.delta_net(x, mask, state)
+            mixed, state = self.delta_net(x, mask, state, breaks)
             x = self.delta_net_norm(x + mixed)
         return self.norm(x + self.down(self.act(self.up(x)))), state
 
@@ -168,7 +179,12 @@ class LamModel(PreTrainedModel):
         self.embeddings.word_embeddings = value
 
     def forward_block(
-        self, input_ids: Tensor, attention_mask: Tensor, state: Tensor | None = None, first_block: bool | Tensor = True
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        state: Tensor | None = None,
+        first_block: bool | Tensor = True,
+        breaks: Tensor | None = None,
     ) -> LamOutput:
         """Read one block.
 
@@ -176,9 +192,10 @@ class LamModel(PreTrainedModel):
             input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
             state: as returned for the block before; None for the first.
             first_block: whether the text begins here; a tensor (batch,) where texts differ.
+            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
         """
         states = [None] * len(self.layers) if state is None else state.unbind(1)
-        hidden_states, states = self._read(input_ids, attention_mask, states, first_block)
+        hidden_states, states = self._read(input_ids, attention_mask, states, first_block, breaks)
         return LamOutput(hidden_states[-1], self._stack(states), hidden_states)
 
     def mean(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -203,11 +220,12 @@ class LamModel(PreTrainedModel):
         attention_mask: Tensor,
         states: Sequence[Tensor | None],
         first_block: bool | Tensor,
+        breaks: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
         """The hidden states of a block, and each layer's state after it."""
-        hidden_states, last_states = [self.embeddings(input_ids, first_block)], []
+        hidden_states, last_states = [self.embeddings(input_ids, first_block, breaks)], []
         for layer, state in zip(self.layers, states, strict=True):
-            x, state = layer(hidden_states[-1], attention_mask, state)
+            x, state = layer(hidden_states[-1], attention_mask, state, breaks)
             hidden_states.append(x)
             last_states.append(state)
         return tuple(hidden_states), tuple(last_states)

@@ -1,18 +1,20 @@
 """Passages that know their document: a text's vector and those of its passages, from one pass over the text.
 
 Each passage is read as a block of its own: the state from left to right goes through all of them, from right to left a
-passage knows itself alone. In a block of several passages, each would be blurred by those to its right.
+passage knows itself alone, for it would be blurred by those to its right. As many as a block has room for are read at
+once, with a pad between them that lets nothing through.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
@@ -44,7 +46,7 @@ class Passages(NamedTuple):
 
 @torch.inference_mode()
 def encode_passages(
-    model: SentenceTransformer, texts: list[str], size: int = PASSAGE_TOKENS, batch_size: int = 32
+    model: SentenceTransformer, texts: list[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
 ) -> list[Passages]:
     """The passages of each text; see `Lam.encode_passages`."""
     most = lam_of(model).config.block_size - 2  # a block may hold [CLS] and [SEP] too
@@ -63,22 +65,51 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> li
     encodings = model.tokenizer(cleaned, padding=False, truncation=True, return_offsets_mapping=True).encodings
     divided = [_divide(encoding, text, size) for encoding, text in zip(encodings, cleaned, strict=True)]
     blocks, offsets = zip(*divided, strict=True)
-    state, sums = None, []
-    for number in range(max(map(len, blocks))):
+    groups = [_grouped(passages, lam.config.block_size) for passages in blocks]
+    state, sums = None, [[] for _ in texts]
+    for number, group in enumerate(zip_longest(*groups, fillvalue=[])):
         # A text that has ended goes on with pads, which change nothing.
-        ids = [torch.tensor(rows[number] if number < len(rows) else [], dtype=torch.long) for rows in blocks]
-        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(lam.device)
-        ids = pad_sequence(ids, batch_first=True).to(lam.device)
-        output = lam.forward_block(ids, mask, state, first_block=number == 0)
+        ids, passage = (pad_sequence(rows, True, -1).to(lam.device) for rows in zip(*map(_joined, group), strict=True))
+        real = passage >= 0
+        ids = ids.masked_fill(~real, lam.config.pad_token_id)
+        output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=~real)
         state = output.state
-        sums.append((output.last_hidden_state.float() * mask[..., None]).sum(1))
-    by_text = torch.stack(sums, dim=1)[..., : model.truncate_dim]
-    wholes = F.normalize(by_text.sum(1), dim=-1).cpu().numpy()
-    vectors = F.normalize(by_text, dim=-1).cpu().numpy()
+        tokens_of = passage[:, None] == torch.arange(max(map(len, group)), device=lam.device)[:, None]
+        found = tokens_of.float() @ output.last_hidden_state.float()
+        for rows, row, passages in zip(sums, found, group, strict=True):
+            rows.append(row[: len(passages)])
+    vectors = [torch.cat(rows)[:, : model.truncate_dim] for rows in sums]
     return [
-        Passages(whole, rows[: len(spans)].copy(), _in_original(text, spans))
-        for text, whole, rows, spans in zip(texts, wholes, vectors, offsets, strict=True)
+        Passages(_unit(rows.sum(0)), _unit(rows[: len(spans)]), _in_original(text, spans))
+        for rows, spans, text in zip(vectors, offsets, texts, strict=True)
     ]
+
+
+def _unit(vectors: Tensor) -> np.ndarray:
+    return F.normalize(vectors, dim=-1).cpu().numpy()
+
+
+def _grouped(passages: list[list[int]], most: int) -> list[list[list[int]]]:
+    """Successive passages, as many together as come to at most so many tokens with a pad between them."""
+    groups: list[list[list[int]]] = []
+    room = 0
+    for passage in passages:
+        if len(passage) > room:
+            groups.append([])
+            room = most
+        groups[-1].append(passage)
+        room -= len(passage) + 1
+    return groups
+
+
+def _joined(passages: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """The tokens of passages, and the number of each token's; both are -1 between two passages."""
+    ids: list[int] = []
+    numbers: list[int] = []
+    for number, passage in enumerate(passages):
+        ids += [-1] * bool(ids) + passage
+        numbers += [-1] * bool(numbers) + [number] * len(passage)
+    return torch.tensor(ids, dtype=torch.long), torch.tensor(numbers, dtype=torch.long)
 
 
 def _divide(encoding: Encoding, text: str, size: int) -> tuple[list[list[int]], np.ndarray]:
