@@ -18,6 +18,7 @@ from lam_model.onnx_encoder import graph_file
 from .check import compare, texts
 from .graph import to_onnx
 from .int8 import quantize
+from .norms import with_plain_norms
 from .portable import portable
 
 VARIANTS = ("full", "base")
@@ -52,7 +53,7 @@ def export(
         if standard and not base_only:
             graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
         if int8:
-            graphs[graph_file(base_only, int8=True)] = quantize(graph)
+            graphs[graph_file(base_only, int8=True)] = quantize(with_plain_norms(graph))
         for name, made in graphs.items():
             figures.append(_write(folder, name, made, sample, expected))
     return figures

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lam_model.modeling_lam import LamModel
 
 OPSET = 20
+BATCH_SHAPE = "batch_shape"  # the tensor [number of texts]
 _EXAMPLE = (2, 8)  # texts, tokens that the export runs on; the graph takes any
 
 
@@ -77,13 +78,13 @@ def _with_defaults(model: onnx.ModelProto, past: dict[str, tuple[int, ...]]) -> 
     """
     graph = model.graph
     nodes = [
-        helper.make_node("Shape", ["input_ids"], ["batch_shape"], start=0, end=1),
+        helper.make_node("Shape", ["input_ids"], [BATCH_SHAPE], start=0, end=1),
     ]
     for name, shape in past.items():
         graph.initializer.append(numpy_helper.from_array(torch.zeros(1, *shape).numpy(), name))
         ones = f"{name}_ones"
         graph.initializer.append(helper.make_tensor(ones, TensorProto.INT64, [len(shape)], [1] * len(shape)))
-        nodes.append(helper.make_node("Concat", ["batch_shape", ones], [f"{name}_shape"], axis=0))
+        nodes.append(helper.make_node("Concat", [BATCH_SHAPE, ones], [f"{name}_shape"], axis=0))
         nodes.append(helper.make_node("Expand", [name, f"{name}_shape"], [f"{name}_expanded"]))
         for node in graph.node:
             for i, used in enumerate(node.input):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import onnx
 import torch
-from onnx import helper, inliner
+from onnx import TensorProto, helper, inliner
 from torch import Tensor, nn
 
 from lam_model.delta_rule import CHUNK, chunked_delta_rule
 
+from .graph import BATCH_SHAPE
+
 OPERATOR = "LinearAttention"
+_STATE = 3  # which of its inputs the state is
 _DOMAIN = "lam"  # while the function has not been inlined yet
 _EXAMPLE = (2, 2 * CHUNK + 3)  # texts, tokens: one chunk alone would be taken for a constant
 
@@ -43,6 +46,7 @@ def portable(model: onnx.ModelProto, heads: int, size: int) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _give_zero_states(copy.graph, (heads, size // heads, size // heads))
     for node in copy.graph.node:
         if node.op_type == OPERATOR:
             node.domain = _DOMAIN
@@ -59,6 +63,19 @@ def portable(model: onnx.ModelProto, heads: int, size: int) -> onnx.ModelProto:
     del copy.graph.initializer[:]
     copy.graph.initializer.extend(initializers)
     return copy
+
+
+def _give_zero_states(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
+    """Where the operator is given no state to start from: a function's input cannot be left out."""
+    graph.initializer.append(helper.make_tensor("state_shape", TensorProto.INT64, [len(shape)], shape))
+    without = [node for node in graph.node if node.op_type == OPERATOR and not node.input[_STATE]]
+    for node in without:
+        node.input[_STATE] = "no_state"
+    whole = helper.make_node("Concat", [BATCH_SHAPE, "state_shape"], ["no_state_shape"], axis=0)
+    zeros = helper.make_node("ConstantOfShape", ["no_state_shape"], ["no_state"])
+    after = next(i for i, node in enumerate(graph.node) if BATCH_SHAPE in node.output) + 1
+    graph.node.insert(after, zeros)
+    graph.node.insert(after, whole)
 
 
 def _function(heads: int, size: int, opset: int) -> onnx.FunctionProto:

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 try:  # optional: transformers reads this file where only it and torch may be installed
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
@@ -143,7 +144,13 @@ def cpu_delta_rule(
 
 
 def onnx_delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None,
+    reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """ONNX Runtime's operator, in a graph that is being exported; it computes nothing here."""
     if reverse:
@@ -153,8 +160,8 @@ def onnx_delta_rule(
         "com.microsoft::LinearAttention",
         (query.flatten(2), key.flatten(2), value.flatten(2), state, log_decay, beta),
         {"q_num_heads": heads, "kv_num_heads": heads, "update_rule": "gated_delta", "scale": 1.0},
-        dtypes=(value.dtype, state.dtype),
-        shapes=((batch, length, heads * width), state.shape),
+        dtypes=(value.dtype, value.dtype),
+        shapes=((batch, length, heads * width), (batch, heads, query.shape[-1], width)),
         version=1,
     )
     return output.unflatten(-1, (heads, width)), state
@@ -194,24 +201,32 @@ def delta_rule(
         The outputs (batch, length, heads, value width) and the state after the last token read.
     """
     rule = BACKENDS[backend or _fastest(query)]
-    if state is None and rule is not cpu_delta_rule:  # which fills and copies none for nothing
+    if state is None and rule not in (cpu_delta_rule, onnx_delta_rule):  # which fill and copy none for nothing
         state = query.new_zeros(query.shape[0], query.shape[2], query.shape[3], value.shape[3])
     with torch.autocast(query.device.type, enabled=False):  # its products keep the precision that they are given in
         return rule(query, key, value, beta, log_decay, state, reverse)
 
 
-def _flipped(rule: Callable[..., tuple[Tensor, Tensor]], query: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+def _flipped(
+    rule: Callable[..., tuple[Tensor, Tensor]],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """Right to left by an operator that only reads after the write: each query is asked one token earlier.
 
-    The rightmost token reads the incoming state itself. It is given as the read of a neutral token (beta 0,
-    decay 1) put before all others.
+    The rightmost token reads the incoming state itself.
     """
-    *tokens, state = rest
-    query, *tokens = (x.flip(1) for x in (query, *tokens))
-    neutral = [torch.cat([torch.zeros_like(x[:, :1]), x], dim=1) for x in tokens]
-    query = torch.cat([query, torch.zeros_like(query[:, :1])], dim=1)
-    output, state = rule(query, *neutral, state)
-    return output[:, :-1].flip(1), state
+    leftwards = torch.arange(query.shape[1] - 1, -1, -1, device=query.device)
+    earlier = query.index_select(1, (leftwards - 1).clamp(min=0))  # what the last one of them reads is left out
+    output, after = rule(earlier, *(x.flip(1) for x in (key, value, beta, log_decay)), state)
+    output = F.pad(output.index_select(1, leftwards[1:]), (0, 0, 0, 0, 0, 1))
+    if state is not None:
+        output[:, -1] = (query[:, -1, :, :, None] * state).sum(-2)
+    return output, after
 
 
 def _fastest(tensor: Tensor) -> str:

@@ -37,8 +37,8 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
     ROWS = math.gcd(K, _ROWS)
 
     @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
-    def forward(query, key, value, beta, log_decay, state, reverse, output, last_state, first, last):
-        length, heads = query.shape[1:3]
+    def forward(query, key, value, strides, beta, log_decay, state, reverse, output, last_state, first, last):
+        length, heads = beta.shape[1:3]
         dtype = last_state.dtype
         S = np.empty((K, V), dtype)
         q, k, k_next = np.empty(K, dtype), np.empty(K, dtype), np.empty(K, dtype)
@@ -47,22 +47,32 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
         step = -1 if reverse else 1
         for task in range(first, last):
             n, h = task // heads, task % heads
+            query_at, key_at, value_at = n * strides[:, 0] + start * strides[:, 1] + h * strides[:, 2]
+            # A slice is known not to have gaps: it is read by vector instructions.
+            k_of_next = key[key_at : key_at + K]
+            for i in range(K):
+                k_next[i] = k_of_next[i]
             S[:] = 0
             p[:] = 0
             if state.size:
                 S[:] = state[n, h]
                 for i in range(K):
                     for j in range(V):
-                        p[j] += S[i, j] * key[n, start, h, i]
+                        p[j] += S[i, j] * k_next[i]
             for s in range(length):
                 t = start + step * s
-                t_next = t + step if s + 1 < length else t
+                if s + 1 < length:
+                    key_at += step * strides[1, 1]
+                q_of_t, k_of_next = query[query_at : query_at + K], key[key_at : key_at + K]
+                v, out = value[value_at : value_at + V], output[n, t, h]
                 for i in range(K):
-                    q[i], k[i], k_next[i] = query[n, t, h, i], key[n, t, h, i], key[n, t_next, h, i]
+                    q[i], k[i], k_next[i] = q_of_t[i], k_next[i], k_of_next[i]
+                query_at += step * strides[0, 1]
+                value_at += step * strides[2, 1]
                 alpha = np.exp(log_decay[n, t, h])
                 b = beta[n, t, h]
                 for j in range(V):
-                    u[j] = b * (value[n, t, h, j] - alpha * p[j])
+                    u[j] = b * (v[j] - alpha * p[j])
                     p[j] = 0
                     o[j] = 0
                 for i0 in range(0, K, ROWS):
@@ -86,7 +96,7 @@ def _forward_kernel(K: int, V: int) -> Callable[..., None]:
                                 S[i0 + r, j] = new
                             o[j], p[j] = o_j, p_j
                 for j in range(V):
-                    output[n, t, h, j] = o[j]
+                    out[j] = o[j]
             last_state[n, h] = S
 
     return forward
@@ -190,7 +200,10 @@ class _DeltaRule(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, beta, log_decay, state)
         output = torch.empty_like(value, memory_format=torch.contiguous_format)
         last_state = query.new_empty(batch, heads, query.shape[-1], width)
-        arrays = [x.detach().numpy() for x in (query, key, value, beta, log_decay, state)]
+        tokens = [x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value)]
+        strides = np.array([x.stride()[:3] for x in tokens])
+        arrays = [x.detach().numpy() for x in (*map(_flat, tokens), beta, log_decay, state)]
+        arrays.insert(len(tokens), strides)
         kernel = _forward_kernel(*last_state.shape[2:])
         _over_heads(kernel, query, *arrays, reverse, output.numpy(), last_state.numpy())
         return output, last_state
@@ -204,6 +217,12 @@ class _DeltaRule(torch.autograd.Function):
         results = [x.numpy() for x in (d_output, d_state, *grads)]
         _over_heads(_backward_kernel(*d_state.shape[2:]), tokens[0], *arrays, ctx.reverse, *results)
         return *grads, d_state if ctx.has_state else None, None
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The memory from a tensor's first number to its last."""
+    span = 1 + sum((count - 1) * stride for count, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((span,), (1,))
 
 
 @torch.compiler.disable

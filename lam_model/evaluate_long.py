@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from .loading import Lam
     from .modeling_lam import LamModel
 
-LAM, WITHOUT_STATE, DISCRIMINANT = "LAM", "LAM without carried state", "LAM, discriminant of passages"
-PASSAGE, PASSAGE_WITHOUT_STATE = "LAM, best passage", "LAM without carried state, best passage"
+LAM, DISCRIMINANT, PASSAGE = "LAM", "LAM, document vector", "LAM, best passage"
+WITHOUT_STATE = "LAM without carried state"
+DISCRIMINANT_WITHOUT_STATE, PASSAGE_WITHOUT_STATE = (
+    f"{WITHOUT_STATE}, document vector",
+    f"{WITHOUT_STATE}, best passage",
+)
 PASSAGE_ALONE = "LAM, best passage embedded alone"
 PIECES, PIECE, CUT, BM25 = "MiniLM, mean of pieces", "MiniLM, best piece", "MiniLM, 256 tokens", "BM25"
 _DEPTH = 10  # ranks that nDCG looks at
@@ -105,7 +109,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield asked @ document_vectors(found).T
         yield _best(asked, [one.vectors for one in found])
         alone = [text[i:j] for text, one in zip(documents, found, strict=True) for i, j in one.offsets]
-        yield _best(asked, _grouped(lam.encode(alone), [len(one.offsets) for one in found]))
+        yield _best(asked, _grouped(_each_once(lam.encode, alone), [len(one.offsets) for one in found]))
 
     def without_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         with _without_carried_state(lam_of(lam)):
@@ -113,13 +117,15 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
             found = lam.encode_passages(documents)
         asked = lam.encode(queries)
         yield asked @ vectors.T
+        yield asked @ document_vectors(found).T
         yield _best(asked, [one.vectors for one in found])
 
     def in_pieces(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         ids = base.tokenizer(documents, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         size = BASE_MOST - 2
-        pieces = [[row[i : i + size] for i in range(0, max(1, len(row)), size)] for row in ids]
-        vectors = _grouped(_encode_tokens(base, list(chain(*pieces))), list(map(len, pieces)))
+        pieces = [[tuple(row[i : i + size]) for i in range(0, max(1, len(row)), size)] for row in ids]
+        found = _each_once(lambda different: _encode_tokens(base, different), list(chain(*pieces)))
+        vectors = _grouped(found, list(map(len, pieces)))
         means = [np.dot(list(map(len, row)), found) for row, found in zip(pieces, vectors, strict=True)]
         asked = base.encode(queries)
         yield asked @ np.stack([mean / np.linalg.norm(mean) for mean in means]).T
@@ -130,7 +136,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 
     return {
         (LAM, DISCRIMINANT, PASSAGE, PASSAGE_ALONE): with_state,
-        (WITHOUT_STATE, PASSAGE_WITHOUT_STATE): without_state,
+        (WITHOUT_STATE, DISCRIMINANT_WITHOUT_STATE, PASSAGE_WITHOUT_STATE): without_state,
         (PIECES, PIECE): in_pieces,
         (CUT,): cut,
         (BM25,): _bm25,
@@ -150,8 +156,14 @@ def _without_carried_state(model: LamModel) -> Iterator[None]:
         passages._grouped = grouped
 
 
+def _each_once(encode: Callable[[list[Any]], np.ndarray], texts: list[Any]) -> np.ndarray:
+    """The vectors of texts or pieces, of which those that come again are encoded once."""
+    places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return encode(list(places))[[places[text] for text in texts]]
+
+
 @torch.inference_mode()
-def _encode_tokens(base: SentenceTransformer, texts: list[list[int]]) -> np.ndarray:
+def _encode_tokens(base: SentenceTransformer, texts: list[tuple[int, ...]]) -> np.ndarray:
     """Unit vectors of texts given as token ids without [CLS] and [SEP]."""
     tokenizer = base.tokenizer
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -187,4 +199,5 @@ def _bm25(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
 
     index = bm25s.BM25()
     index.index(words(documents), show_progress=False)
-    yield np.stack([index.get_scores(query) for query in words(queries)])
+    nothing = np.zeros(len(documents), np.float32)  # for a query of stop words alone
+    yield np.stack([index.get_scores(query) if query else nothing for query in words(queries)])

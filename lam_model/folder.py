@@ -24,7 +24,7 @@ PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "deltanet.safetensors"
 MANIFEST = "manifest.json"
 ONNX = "onnx/"  # where graphs are, written and checked apart from all else
 WEIGHTS = "model.safetensors"
-CODE = ("configuration_lam.py", "modeling_lam.py", "delta_rule.py", "delta_rule_cpu.py")
+CODE = ("configuration_lam.py", "modeling_lam.py", "dense.py", "delta_rule.py", "delta_rule_cpu.py")
 _MODULES = ("Transformer", "Pooling", "Normalize")  # what a base may consist of
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 NO_LIMIT = 10**9  # tokens: nothing is truncated; transformers would warn of a missing limit
@@ -93,7 +93,11 @@ def cached(weights: Path = PACKAGED_WEIGHTS) -> tuple[Path, dict[str, Any]]:
         return path, check(path)
     except (FileNotFoundError, ValueError):
         shutil.rmtree(path, ignore_errors=True)
-        build(path, weights)
+        try:
+            build(path, weights)
+        except OSError:
+            if not path.exists():  # else another process has built it meanwhile
+                raise
         return path, check(path)
 
 

@@ -8,6 +8,7 @@ reading a text block by block is the same function as reading it at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ from transformers.utils import ModelOutput
 
 from .configuration_lam import LamConfig
 from .delta_rule import delta_rule
+from .dense import Dense
 
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
     from .delta_rule_cpu import delta_rule as _  # noqa: F401
 
+FADE = 0.2  # what a break leaves of the state from left to right; chosen by what passages are found for (docs/LOG.md)
 FORGET = -50.0  # log decay that leaves nothing of a state, and the sums of a chunk's log decays exact
 
 
@@ -56,9 +59,9 @@ class GatedDeltaNet(nn.Module):
         size, heads = config.hidden_size, config.num_attention_heads
         self.heads = heads
         # query, key, value, then write strength (beta) and decay for each head and direction
-        self.in_proj = nn.Linear(size, 3 * size + 4 * heads)
+        self.in_proj = Dense(size, 3 * size + 4 * heads)
         self.scale = nn.Parameter(torch.ones(heads))
-        self.out_proj = nn.Linear(size, size)
+        self.out_proj = Dense(size, size)
 
     def forward(
         self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None = None
@@ -68,14 +71,17 @@ class GatedDeltaNet(nn.Module):
         projected = self.in_proj(x)
         # The delta rule runs in float32 at least, whatever the dense layers run in.
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
-        query, key, value, beta, decay = projected.split([size, size, size, 2 * heads, 2 * heads], dim=-1)
-        query, key, value = (y.unflatten(-1, (heads, -1)) for y in (query, key, value))
-        query, key = (F.normalize(F.silu(y), dim=-1) for y in (query, key))
+        query_key, value, beta, decay = projected.split([2 * size, size, 2 * heads, 2 * heads], dim=-1)
+        query_key = F.silu(query_key).unflatten(-1, (2 * heads, -1))
+        # `F.normalize`, which in an ONNX graph would copy each norm to all of its vector's numbers first
+        query, key = (query_key / query_key.norm(dim=-1, keepdim=True).clamp(min=1e-12)).chunk(2, dim=-2)
+        value = value.unflatten(-1, (heads, -1))
         mask = mask[..., None].to(projected.dtype)
         beta = beta.sigmoid() * mask  # a pad writes nothing
         log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
         beta, (log_decay, reverse_log_decay) = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
         if breaks is not None:
+            log_decay = log_decay.masked_fill(breaks[..., None], math.log(FADE))
             reverse_log_decay = reverse_log_decay.masked_fill(breaks[..., None], FORGET)
         left_to_right, state = delta_rule(query, key, value, beta[0], log_decay, state)
         right_to_left, _ = delta_rule(query, key, value, beta[1], reverse_log_decay, reverse=True)
@@ -113,9 +119,9 @@ class LamLayer(nn.Module):
         super().__init__()
         self.delta_net = GatedDeltaNet(config)
         self.delta_net_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.up = Dense(config.hidden_size, config.intermediate_size)
         self.act = ACT2FN[config.hidden_act]
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.down = Dense(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.base_only = config.base_only
 
@@ -192,7 +198,8 @@ class LamModel(PreTrainedModel):
             input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
             state: as returned for the block before; None for the first.
             first_block: whether the text begins here; a tensor (batch,) where texts differ.
-            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
+            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block, but
+                with `FADE` times the state of the part before.
         """
         states = [None] * len(self.layers) if state is None else state.unbind(1)
         hidden_states, states = self._read(input_ids, attention_mask, states, first_block, breaks)

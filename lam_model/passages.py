@@ -1,8 +1,8 @@
 """Passages that know their document: a text's vector and those of its passages, from one pass over the text.
 
-Each passage is read as a block of its own: the state from left to right goes through all of them, from right to left a
-passage knows itself alone, for it would be blurred by those to its right. As many as a block has room for are read at
-once, with a pad between them that lets nothing through.
+Each passage is read as a block of its own: the state from left to right goes through all of them, but fades from one to
+the next; from right to left a passage knows itself alone, for it would be blurred by those to its right. As many as a
+block has room for are read at once, with a pad between them at which the states fade and end.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from .modeling_lam import FADE
 from .stream import lam_of
 from .texts import clean
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 PASSAGE_TOKENS = 32  # a sentence or two: longer passages lose single facts
+_BREAK, _END = -1, -2  # in place of a passage's number: between two, and after the last
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*")
 
@@ -69,11 +71,11 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> li
     state, sums = None, [[] for _ in texts]
     for number, group in enumerate(zip_longest(*groups, fillvalue=[])):
         # A text that has ended goes on with pads, which change nothing.
-        ids, passage = (pad_sequence(rows, True, -1).to(lam.device) for rows in zip(*map(_joined, group), strict=True))
+        ids, passage = (pad_sequence(x, True, _END).to(lam.device) for x in zip(*map(_joined, group), strict=True))
         real = passage >= 0
         ids = ids.masked_fill(~real, lam.config.pad_token_id)
-        output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=~real)
-        state = output.state
+        output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=passage == _BREAK)
+        state = FADE * output.state
         tokens_of = passage[:, None] == torch.arange(max(map(len, group)), device=lam.device)[:, None]
         found = tokens_of.float() @ output.last_hidden_state.float()
         for rows, row, passages in zip(sums, found, group, strict=True):
@@ -103,12 +105,12 @@ def _grouped(passages: list[list[int]], most: int) -> list[list[list[int]]]:
 
 
 def _joined(passages: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """The tokens of passages, and the number of each token's; both are -1 between two passages."""
+    """The tokens of passages, and the number of each token's; both are `_BREAK` between two passages."""
     ids: list[int] = []
     numbers: list[int] = []
     for number, passage in enumerate(passages):
-        ids += [-1] * bool(ids) + passage
-        numbers += [-1] * bool(numbers) + [number] * len(passage)
+        ids += [_BREAK] * bool(ids) + passage
+        numbers += [_BREAK] * bool(numbers) + [number] * len(passage)
     return torch.tensor(ids, dtype=torch.long), torch.tensor(numbers, dtype=torch.long)
 
 

@@ -369,7 +369,7 @@ def test_eval_long_measures_held_out_articles_once(real_lam, tmp_path, monkeypat
     assert figures["tasks"] == {
         "articles": {"queries": 4 * len(held_out), "documents": len(held_out), "metric": "ndcg@10"}
     }
-    assert len(figures["scores"]) == 10
+    assert len(figures["scores"]) == 11
     assert figures["deltanet_sha256"] == real_lam.manifest["deltanet_sha256"]
     printed = capsys.readouterr().out
     monkeypatch.setattr(real_lam, "encode_passages", None)  # nothing is measured again

@@ -29,16 +29,32 @@ def documents() -> list[Passages]:
 
 
 def test_it_is_the_least_squares_solution(documents):
-    """Of 1 on the document's passages, 0 on all passages of equal weight, and a ridge."""
+    """Of its novelty on each of the document's passages, 0 on all passages with eight times the weight, and a ridge."""
     everything = np.concatenate([one.vectors for one in documents]).astype(np.float64)
     own = documents[3].vectors.astype(np.float64)
-    rows = [own / np.sqrt(len(own)), everything / np.sqrt(len(everything)), np.sqrt(0.003) * np.eye(SIZE)]
-    targets = np.concatenate([np.full(len(own), 1 / np.sqrt(len(own))), np.zeros(len(everything) + SIZE)])
+    nearest = [max(p @ q for j, q in enumerate(own) if i != j) for i, p in enumerate(own)]
+    rows = [own, np.sqrt(8 * len(own) / len(everything)) * everything, np.sqrt(0.001 * len(own)) * np.eye(SIZE)]
+    targets = np.concatenate([np.exp(-3 * np.array(nearest)), np.zeros(len(everything) + SIZE)])
     expected = np.linalg.lstsq(np.concatenate(rows), targets, rcond=None)[0]
     found = document_vectors(documents)
     np.testing.assert_allclose(found[3], unit(expected), atol=1e-5)
     assert found.dtype == np.float32
     assert found.shape == (8, SIZE)
+
+
+@pytest.mark.parametrize("rows", [7, 39, 40])
+def test_a_documents_length_does_not_matter(documents, monkeypatch, rows):
+    expected = document_vectors(documents)
+    monkeypatch.setattr("lam_model.discriminant._ROWS", rows)
+    np.testing.assert_allclose(document_vectors(documents), expected, atol=1e-6)
+
+
+def test_a_passage_unlike_the_others_is_not_lost(documents):
+    fact = unit(np.random.default_rng(1).normal(size=SIZE))
+    hidden = [*documents, document(np.concatenate([documents[0].vectors, fact[None]]))]
+    found, means = document_vectors(hidden), np.stack([one.vector for one in hidden])
+    assert (found @ fact).argmax() == len(documents)
+    assert (found[-1] - found[0]) @ fact > 5 * (means[-1] - means[0]) @ fact
 
 
 def test_a_document_is_told_apart_better_than_by_its_mean(documents):

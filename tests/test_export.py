@@ -278,3 +278,23 @@ def test_files_are_encoded_in_torch_unless_told_otherwise(folder, tmp_path):
     code = "import sys; from lam_model import cli; cli.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "encode", "--file", str(tmp_path / "a.txt"), "--model", str(folder)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("eps", [1e-12, 0.1])
+def test_norms_in_plain_operators_are_the_same_function(tmp_path, eps):
+    import onnx
+    from lam_export.norms import with_plain_norms
+
+    norm = torch.nn.LayerNorm(48, eps=eps).eval()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 5, 48)
+    x[0, 0] = 3.0  # all alike
+    program = torch.onnx.export(norm, (x,), dynamo=True, opset_version=20, verbose=False)
+    assert [node.op_type for node in program.model_proto.graph.node] == ["LayerNormalization"]
+    plain = with_plain_norms(program.model_proto)
+    onnx.checker.check_model(plain)
+    assert "LayerNormalization" not in {node.op_type for node in plain.graph.node}
+    session = onnxruntime.InferenceSession(plain.SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(found, norm(x).detach().numpy(), atol=2e-6)

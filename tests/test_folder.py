@@ -166,3 +166,26 @@ def test_a_base_with_other_modules_is_refused(tiny_base, tiny_weights, tmp_path)
     (base / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ValueError, match=r"modules\.json lists Transformer, Dense"):
         folder.build(tmp_path / "lam", tiny_weights, base)
+
+
+def test_two_processes_may_build_the_packaged_model_at_once(tiny_base, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr(folder, "find_base", lambda: tiny_base)
+    build, built = folder.build, []
+
+    def build_as_another_does(path, weights):
+        built.append(build(path, weights))
+        return build(path, weights)  # there is one already
+
+    monkeypatch.setattr(folder, "build", build_as_another_does)
+    path, manifest = folder.cached(tiny_weights)
+    assert built == [path]
+    assert manifest == folder.check(path)
+    shutil.rmtree(path)
+
+    def fails(path, weights):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(folder, "build", fails)
+    with pytest.raises(OSError, match="no space left"):
+        folder.cached(tiny_weights)
