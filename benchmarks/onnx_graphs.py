@@ -61,14 +61,18 @@ def main() -> None:
 
 
 class MiniLM(torch.nn.Module):
-    """The base's hidden states alone, to its advantage: LAM's graphs pool and normalise."""
+    """The base's hidden states alone, to its advantage: LAM's graphs pool and normalise.
+
+    Tokens further on than it has positions for get the last one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.bert = AutoModel.from_pretrained(find_base(), attn_implementation="eager", dtype=torch.float32)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        position = torch.arange(input_ids.shape[1]).clamp(max=self.bert.config.max_position_embeddings - 1)
+        return self.bert(input_ids, attention_mask, position_ids=position[None]).last_hidden_state
 
 
 def export_minilm(path: Path) -> Path:
