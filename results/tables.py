@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def blocks() -> dict[str, str]:
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
         "lengths": lengths(read("lengths.json")["lengths"]),
+        "long": long(read("long.json")),
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
         "tuning": tuning(),
@@ -55,6 +57,31 @@ def lengths(measured: dict[str, dict[str, dict[str, float]]]) -> str:
         f"{lam['2048']['peak_mb']:.0f} MB for a text of 2,048 tokens, {lam['32768']['peak_mb']:.0f} for 32,768, "
         f"{lam['131072']['peak_mb']:.0f} for 131,072; as a stream {stream['32768']['peak_mb']:.0f} for 32,768, "
         f"{stream['131072']['peak_mb']:.0f} for 131,072."
+    )
+
+
+def long(measured: dict[str, Any]) -> str:
+    """Retrieval among long documents: real ones, and apart from them facts hidden in texts of so many tokens."""
+    sets, scores = measured["tasks"], measured["scores"]
+    hidden = {kind: [name for name in sets if name.startswith(f"{kind} ")] for kind in ("needle", "passkey")}
+    real = [name for name in sets if name not in chain(*hidden.values())]
+    parts = []
+    for title, names in (("", real), *((f"{kind}, in tokens", names) for kind, names in hidden.items())):
+        heads = [name.removeprefix(f"{title.split(',')[0]} ") for name in names]
+        lines = [[title, *heads], ["---"] * (len(names) + 1)]
+        for row, by_set in scores.items():
+            lines.append([row, *(f"{by_set[name]:g}" if name in by_set else "" for name in names)])
+        parts.append(markdown(lines))
+    about = (f"{name}: {sets[name]['queries']:,} queries, {sets[name]['documents']} documents" for name in real)
+    first = sets[hidden["passkey"][0]]
+    return "\n\n".join(
+        [
+            f"Percent of nDCG@10 among whole documents ({'; '.join(about)}):",
+            parts[0],
+            f"Percent of queries whose document comes first, among {first['documents']} of one length:",
+            *parts[1:],
+            f"LAM in {measured['dtype']}, MiniLM in float32.",
+        ]
     )
 
 
