@@ -121,10 +121,15 @@ def articles(documents: Sequence[Document]) -> RetrievalSet:
     """
     queries, relevant = [], []
     for i, document in enumerate(documents):
-        found = list(filter(None, [document.title, *map(_middle_sentence, _thirds(document.text))]))
+        found = queries_of(document)
         queries += found
         relevant += [{i}] * len(found)
     return RetrievalSet(queries, [document.text for document in documents], relevant, "ndcg@10")
+
+
+def queries_of(document: Document) -> list[str]:
+    """What a long document is asked for by: its title, if it has one, and a whole sentence from each third of it."""
+    return list(filter(None, [document.title, *map(_middle_sentence, _thirds(document.text))]))
 
 
 def passkey(tokenizer: PreTrainedTokenizerBase, length: int, seed: int = 0) -> RetrievalSet:

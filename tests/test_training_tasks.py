@@ -122,6 +122,22 @@ def test_scored_pairs_have_scores_from_0_to_1(tmp_path):
     assert read_task(str(tmp_path / "sts" / "train.jsonl")) == Similarity("sts", [("a", "b"), ("c", "d")], [1.0, 0.25])
 
 
+def test_long_documents_are_asked_for_by_title_and_sentences(tmp_path):
+    said = [f"Of the {i} towns in the valley the oldest stands on the river." for i in range(90)]
+    rows = [{"title": "", "text": " ".join(said[60:])}, {"title": "Towns", "text": " ".join(said[:60])}]
+    write_lines(tmp_path / "long.jsonl", rows)
+    task = read_task(str(tmp_path / "long.jsonl"))
+    assert list(task.corpus.values()) == [row["text"] for row in rows]
+    assert [task.relevant[query] for query in task.queries] == [["0"]] * 3 + [["1"]] * 4
+    titled = [text for query, text in task.queries.items() if task.relevant[query] == ["1"]]
+    assert titled[0] == "Towns"
+    assert [said.index(sentence) // 20 for sentence in titled[1:]] == [0, 1, 2]
+    rows[0]["text"] = " "
+    write_lines(tmp_path / "long.jsonl", rows)
+    with pytest.raises(ValueError, match="line 1: `text` is empty"):
+        read_task(str(tmp_path / "long.jsonl"))
+
+
 def test_texts_alone_are_read(tmp_path):
     write_lines(tmp_path / "plain.jsonl", [{"text": "a b", "source": "s"}, {"text": "c", "source": "t"}])
     assert read_task(str(tmp_path / "plain.jsonl")) == Texts("plain", ["a b", "c"])
@@ -188,6 +204,9 @@ def test_texts_are_cut_at_so_many_tokens(tiny_base, sentences):
     assert task.corpus["d"] == short
     assert long.startswith(task.queries["q"])
     assert len(tokenizer(task.queries["q"])["input_ids"]) == 11
+    quoted = {"head": long[:9], "tail": long[len(task.queries["q"]) :], "other": "?"}
+    task_of_quotes = Retrieval("r", quoted, {"d": long}, {query: ["d"] for query in quoted}, {})
+    assert list(cut(task_of_quotes, tokenizer, 11).relevant) == ["head", "other"]
     assert cut(Similarity("s", [(short, long)], [1.0]), tokenizer, 11).pairs == [(short, task.queries["q"])]
     assert cut(Texts("t", [long, short]), tokenizer, 11).texts == [task.queries["q"], short]
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ..encode import Document
+from ..long_sets import queries_of
 from .data import NOT_TEXT, is_held_out, is_held_out_document, normalise
 
 if TYPE_CHECKING:
@@ -97,8 +99,8 @@ def read_task(source: str, splits: tuple[str, ...] = ("train",)) -> Task:
     Args:
         source: a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/train.tsv` or `.jsonl` (BEIR, MTEB); a .jsonl,
             .csv, .tsv or .parquet file whose columns of text are, in this order, queries, documents and perhaps
-            negatives, or two sentences beside a `score` from 0 to 5, or a `text` alone; or the name of such a dataset
-            on the Hub.
+            negatives, or two sentences beside a `score` from 0 to 5, or `title` and `text` of long documents, which
+            are asked for by the title and by sentences, or a `text` alone; or the name of such a dataset on the Hub.
         splits: of judgements in a folder and of a dataset on the Hub; the first that is there.
 
     Raises:
@@ -239,11 +241,14 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
     columns = [column for column in first[1] if column not in NOT_TEXT and column != score]
     columns = [column for column in columns if isinstance(first[1][column], str)]
     alone = columns == ["text"] and not score
+    long = set(columns) == {"title", "text"} and not score
     if not alone and (len(columns) < 2 or (score and len(columns) > 2)):
         raise ValueError(
             f"{source} has the columns {', '.join(first[1])}: it needs a query, a document and perhaps negatives, "
             "or two sentences and a `score`, or a `text` alone"
         )
+    if long:
+        columns.remove("title")  # which may be empty
 
     def texts() -> Iterator[tuple[str, list[str], dict[str, Any]]]:
         for where, row in (first, *rows):
@@ -262,11 +267,19 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
         return Similarity(name, pairs, scores)
     if alone:
         return Texts(name, [text for _, (text,), _row in texts()])
-    ids: dict[str, str] = {}  # of a text: texts that are equal are one
+    if long:
+        documents = (Document(text, row["title"] or "") for _, (text,), row in texts())
+        return _judged(name, ((query, [document.text]) for document in documents for query in queries_of(document)))
+    return _judged(name, ((query, documents) for _, (query, *documents), _row in texts()))
+
+
+def _judged(name: str, rows: Iterable[tuple[str, list[str]]]) -> Retrieval:
+    """Queries, each with the document that answers it and perhaps some that do not; texts that are equal are one."""
+    ids: dict[str, str] = {}
     relevant: dict[str, list[str]] = {}
     negatives: dict[str, list[str]] = {}
     asked: dict[str, str] = {}
-    for _, (query, *documents), _row in texts():
+    for query, documents in rows:
         positive, *others = (ids.setdefault(text, str(len(ids))) for text in documents)
         asked.setdefault(query, str(len(asked)))
         for found, known in ((relevant, [positive]), (negatives, others)):
@@ -328,7 +341,10 @@ def sample(task: Task, count: int, seed: int = 0) -> Task:
 
 
 def cut(task: Task, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Task:
-    """A task whose texts end after so many tokens, special ones counted."""
+    """A task whose texts end after so many tokens, special ones counted.
+
+    A query that quotes a part of its document that is cut away is left out.
+    """
     if isinstance(task, Similarity):
         first, second = (_cut(side, tokenizer, max_tokens) for side in zip(*task.pairs, strict=True))
         return replace(task, pairs=list(zip(first, second, strict=True)))
@@ -338,7 +354,13 @@ def cut(task: Task, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Task
     def shorter(texts: dict[str, str]) -> dict[str, str]:
         return dict(zip(texts, _cut(texts.values(), tokenizer, max_tokens), strict=True))
 
-    return replace(task, queries=shorter(task.queries), corpus=shorter(task.corpus))
+    corpus = shorter(task.corpus)
+    relevant = {
+        query: [d for d in known if (task.queries[query] in task.corpus[d]) == (task.queries[query] in corpus[d])]
+        for query, known in task.relevant.items()
+    }
+    kept = [query for query, known in relevant.items() if known]
+    return replace(task, queries=shorter(task.queries), corpus=corpus, relevant=relevant).only(kept)
 
 
 def _cut(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
