@@ -186,7 +186,7 @@ def bench(measured: dict[str, Any]) -> str:
         for name, row in measured["starts"].items()
     )
     return (
-        f"{markdown(lines)}\n\n`encode` on ONNX Runtime with int8 weights reads {min(short):.1f} to {max(short):.1f} "
+        f"{markdown(lines)}\n\n`encode` on ONNX Runtime with int8 weights reads {min(short):.2f} to {max(short):.2f} "
         f"times as many short texts (16 to 128 tokens, 32 at once) as MiniLM's in torch. "
         f"Seconds from the start of a process, warm files: {starts}."
     )
