@@ -1,8 +1,9 @@
-"""Passages that know their document: a text's vector and those of its passages, from one pass over the text.
+"""Passages of a document: a text's vector and those of its passages, from one pass over the text.
 
 Each passage is read as a block of its own: the state from left to right goes through all of them, but fades from one to
-the next; from right to left a passage knows itself alone, for it would be blurred by those to its right. As many as a
-block has room for are read at once, with a pad between them at which the states fade and end.
+the next, so that in effect a passage knows the two or three before it; from right to left a passage knows itself alone,
+for it would be blurred by those to its right. As many as a block has room for are read at once, with a pad between them
+at which the states fade and end.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ def long(measured: dict[str, Any]) -> str:
     hidden = {kind: [name for name in sets if name.startswith(f"{kind} ")] for kind in ("needle", "passkey")}
     real = [name for name in sets if name not in chain(*hidden.values())]
     parts = []
-    for title, names in (("", real), *((f"{kind}, in tokens", names) for kind, names in hidden.items())):
-        heads = [name.removeprefix(f"{title.split(',')[0]} ") for name in names]
-        lines = [[title, *heads], ["---"] * (len(names) + 1)]
+    for kind, names in {"": real, **hidden}.items():
+        heads = [f"{kind}, in tokens" if kind else "", *(name.removeprefix(f"{kind} ") for name in names)]
+        lines = [heads, ["---"] * len(heads)]
         for row, by_set in scores.items():
             lines.append([row, *(f"{by_set[name]:g}" if name in by_set else "" for name in names)])
         parts.append(markdown(lines))
