@@ -49,11 +49,11 @@ def export(
         expected = model.encode(sample)
         config = model[0].auto_model.config
         graph = to_onnx(model[0].auto_model)
-        graphs = {graph_file(base_only): graph}
+        graphs = {graph_file(base_only): with_plain_norms(graph)}
         if standard and not base_only:
             graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
         if int8:
-            graphs[graph_file(base_only, int8=True)] = quantize(with_plain_norms(graph))
+            graphs[graph_file(base_only, int8=True)] = quantize(graphs[graph_file(base_only)])
         for name, made in graphs.items():
             figures.append(_write(folder, name, made, sample, expected))
     return figures

@@ -1,11 +1,14 @@
 """From a LAM to an ONNX graph that reads a text block by block, in constant memory.
 
 Inputs `input_ids` and `attention_mask` are one block (at most `block_size` tokens) of each text; the `past_*` inputs,
-zeros unless given, are what the graph returned as `present_*` for the block before: the DeltaNet layers' state, and
-the sum and number of the token vectors read so far. `sentence_embedding` is of all that was read.
+zeros unless given, are what the graph returned as `present_*` for the block before: the sum and number of the token
+vectors read so far, and each DeltaNet layer's state, apart from the others', for at short texts it takes as long to
+stack them as a layer takes. `sentence_embedding` is of all that was read.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -28,15 +31,21 @@ class BlockEncoder(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, past_sum: Tensor, past_count: Tensor, past_state: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        past_sum: Tensor,
+        past_count: Tensor,
+        past_states: Sequence[Tensor] = (),
     ) -> tuple[Tensor, ...]:
-        output = self.model.forward_block(input_ids, attention_mask, past_state, first_block=past_count[:, 0] == 0)
-        mask = attention_mask.to(output.last_hidden_state.dtype)[..., None]
-        total = past_sum + (output.last_hidden_state * mask).sum(1)
+        states = past_states or [None] * len(self.model.layers)
+        hidden_states, states = self.model._read(input_ids, attention_mask, states, past_count[:, 0] == 0)
+        last = hidden_states[-1]
+        mask = attention_mask.to(last.dtype)[..., None]
+        total = past_sum + (last * mask).sum(1)
         count = past_count + mask.sum(1)
         embedding = F.normalize(total / count.clamp(min=1), dim=-1)
-        state = () if output.state is None else (output.state,)
-        return embedding, output.last_hidden_state, total, count, *state
+        return embedding, last, total, count, *(states if past_states else ())
 
 
 def to_onnx(model: LamModel) -> onnx.ModelProto:
@@ -46,28 +55,52 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
     heads = config.num_attention_heads
     width = config.hidden_size // heads
     ids = torch.ones(batch, length, dtype=torch.long)
+    layers = 0 if config.base_only else config.num_hidden_layers
     past = {"past_sum": (config.hidden_size,), "past_count": (1,)}
-    if not config.base_only:
-        past["past_state"] = (config.num_hidden_layers, heads, width, width)
-    inputs = {"input_ids": ids, "attention_mask": ids.clone()} | {  # one tensor twice would be one input
-        name: torch.zeros(batch, *shape) for name, shape in past.items()
-    }
-    inputs.setdefault("past_state", None)
-    tokens = {0: "batch", 1: "length"}
-    dynamic = {name: tokens for name in ("input_ids", "attention_mask")} | {name: {0: "batch"} for name in past}
-    dynamic.setdefault("past_state", None)
+    past |= {f"past_state_{i}": (heads, width, width) for i in range(layers)}
+    total, count, *states = (torch.zeros(batch, *shape) for shape in past.values())
+    inputs = [ids, ids.clone(), total, count, states]  # one tensor twice would be one input
+    tokens, text = {0: "batch", 1: "length"}, {0: "batch"}
+    dynamic = [tokens, tokens, text, text, [text] * layers]
+    given = len(inputs) if states else len(inputs) - 1
     program = torch.onnx.export(
         BlockEncoder(model).eval(),
-        kwargs=inputs,
+        tuple(inputs[:given]),
         dynamo=True,
         opset_version=OPSET,
-        dynamic_shapes=dynamic,
-        input_names=[name for name, value in inputs.items() if value is not None],
+        dynamic_shapes=tuple(dynamic[:given]),
+        input_names=["input_ids", "attention_mask", *past],
         output_names=["sentence_embedding", "last_hidden_state", *(name.replace("past", "present") for name in past)],
         external_data=False,
         verbose=False,
     )
-    return _with_defaults(program.model_proto, past)
+    graph = program.model_proto
+    _drop_undone_reshapes(graph.graph)
+    return _with_defaults(graph, past)
+
+
+def _drop_undone_reshapes(graph: onnx.GraphProto) -> None:
+    """Take out each Reshape that undoes another: the operator takes heads side by side, the layer's code apart."""
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    reshaped = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Reshape"}
+    same = {
+        name: reshaped[before]
+        for name, before in reshaped.items()
+        if before in reshaped and name in shapes and shapes[name] == shapes.get(reshaped[before])
+    }
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = same.get(name, name)
+    used, nodes = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(nodes))
 
 
 def _with_defaults(model: onnx.ModelProto, past: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
@@ -77,15 +110,14 @@ def _with_defaults(model: onnx.ModelProto, past: dict[str, tuple[int, ...]]) -> 
     batch of `input_ids`.
     """
     graph = model.graph
-    nodes = [
-        helper.make_node("Shape", ["input_ids"], [BATCH_SHAPE], start=0, end=1),
-    ]
+    nodes = [helper.make_node("Shape", ["input_ids"], [BATCH_SHAPE], start=0, end=1)]
+    for rank in sorted(set(map(len, past.values()))):
+        ones, batch = f"ones_{rank}", f"past_shape_{rank}"
+        graph.initializer.append(helper.make_tensor(ones, TensorProto.INT64, [rank], [1] * rank))
+        nodes.append(helper.make_node("Concat", [BATCH_SHAPE, ones], [batch], axis=0))
     for name, shape in past.items():
         graph.initializer.append(numpy_helper.from_array(torch.zeros(1, *shape).numpy(), name))
-        ones = f"{name}_ones"
-        graph.initializer.append(helper.make_tensor(ones, TensorProto.INT64, [len(shape)], [1] * len(shape)))
-        nodes.append(helper.make_node("Concat", [BATCH_SHAPE, ones], [f"{name}_shape"], axis=0))
-        nodes.append(helper.make_node("Expand", [name, f"{name}_shape"], [f"{name}_expanded"]))
+        nodes.append(helper.make_node("Expand", [name, f"past_shape_{len(shape)}"], [f"{name}_expanded"]))
         for node in graph.node:
             for i, used in enumerate(node.input):
                 if used == name:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,17 +154,21 @@ def onnx_delta_rule(
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """ONNX Runtime's operator, in a graph that is being exported; it computes nothing here."""
-    if reverse:
-        return _flipped(onnx_delta_rule, query, key, value, beta, log_decay, state)
-    batch, length, heads, width = value.shape
-    output, state = torch.onnx.ops.symbolic_multi_out(
-        "com.microsoft::LinearAttention",
-        (query.flatten(2), key.flatten(2), value.flatten(2), state, log_decay, beta),
-        {"q_num_heads": heads, "kv_num_heads": heads, "update_rule": "gated_delta", "scale": 1.0},
-        dtypes=(value.dtype, value.dtype),
-        shapes=((batch, length, heads * width), (batch, heads, query.shape[-1], width)),
-        version=1,
-    )
+    batch, _, heads, width = value.shape
+
+    def rule(query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor | None) -> Any:
+        return torch.onnx.ops.symbolic_multi_out(
+            "com.microsoft::LinearAttention",
+            (query, key, value, state, log_decay, beta),
+            {"q_num_heads": heads, "kv_num_heads": heads, "update_rule": "gated_delta", "scale": 1.0},
+            dtypes=(value.dtype, value.dtype),
+            shapes=(tuple(value.shape), (batch, heads, query.shape[-1] // heads, width)),
+            version=1,
+        )
+
+    # Heads side by side, as the operator takes them: both directions share what that costs.
+    tokens = (*(x.flatten(2) for x in (query, key, value)), beta, log_decay, state)
+    output, state = _flipped(rule, *tokens) if reverse else rule(*tokens)
     return output.unflatten(-1, (heads, width)), state
 
 
@@ -223,7 +228,7 @@ def _flipped(
     leftwards = torch.arange(query.shape[1] - 1, -1, -1, device=query.device)
     earlier = query.index_select(1, (leftwards - 1).clamp(min=0))  # what the last one of them reads is left out
     output, after = rule(earlier, *(x.flip(1) for x in (key, value, beta, log_decay)), state)
-    output = F.pad(output.index_select(1, leftwards[1:]), (0, 0, 0, 0, 0, 1))
+    output = F.pad(output.index_select(1, leftwards[1:]), (0, 0) * (output.ndim - 2) + (0, 1))
     if state is not None:
         output[:, -1] = (query[:, -1, :, :, None] * state).sum(-2)
     return output, after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -11,18 +12,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import passages
+from . import modeling_lam
 from .compare import load_base
 from .discriminant import document_vectors
 from .evaluate import BASE_MOST, Scores
 from .long_sets import RetrievalSet
-from .stream import lam_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from .loading import Lam
-    from .modeling_lam import LamModel
 
 LAM, DISCRIMINANT, PASSAGE = "LAM", "LAM, document vector", "LAM, best passage"
 WITHOUT_STATE = "LAM without carried state"
@@ -112,7 +111,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield _best(asked, _grouped(_each_once(lam.encode, alone), [len(one.offsets) for one in found]))
 
     def without_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
-        with _without_carried_state(lam_of(lam)):
+        with _without_carried_state():
             vectors = lam.encode(documents, batch_size=_BATCH)
             found = lam.encode_passages(documents)
         asked = lam.encode(queries)
@@ -144,16 +143,13 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 
 
 @contextmanager
-def _without_carried_state(model: LamModel) -> Iterator[None]:
-    """Every block but the first, and every passage, is read as what it is, but with an empty state."""
-    read, grouped = model._read, passages._grouped
-    model._read = lambda ids, mask, states, *rest: read(ids, mask, [None] * len(states), *rest)
-    passages._grouped = lambda several, most: [[one] for one in several]
+def _without_carried_state() -> Iterator[None]:
+    """Every block and every passage is read as what it is, but from an empty state."""
+    fade, modeling_lam.FADE = modeling_lam.FADE, math.exp(modeling_lam.FORGET)
     try:
         yield
     finally:
-        del model._read
-        passages._grouped = grouped
+        modeling_lam.FADE = fade
 
 
 def _each_once(encode: Callable[[list[Any]], np.ndarray], texts: list[Any]) -> np.ndarray:

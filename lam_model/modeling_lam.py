@@ -2,8 +2,8 @@
 
 Embeddings, feed-forward layers and LayerNorms are the base's own, frozen; each attention is a `GatedDeltaNet`,
 trained. A text is read in blocks of `block_size` tokens: left to right the state is carried through the whole
-text, right to left it starts afresh in each block. So cost grows linearly with the text, memory stays flat, and
-reading a text block by block is the same function as reading it at once.
+text, fading from each block to the next, right to left it starts afresh in each block. So cost grows linearly with the
+text, memory stays flat, and reading a text block by block is the same function as reading it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .dense import Dense
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
     from .delta_rule_cpu import delta_rule as _  # noqa: F401
 
-FADE = 0.2  # what a break leaves of the state from left to right; chosen by what passages are found for (docs/LOG.md)
+FADE = 0.2  # what is left of the state from left to right where a block or a part of one begins (docs/LOG.md)
 FORGET = -50.0  # log decay that leaves nothing of a state, and the sums of a chunk's log decays exact
 
 
@@ -74,19 +74,22 @@ class GatedDeltaNet(nn.Module):
         query_key, value, beta, decay = projected.split([2 * size, size, 2 * heads, 2 * heads], dim=-1)
         query_key = F.silu(query_key).unflatten(-1, (2 * heads, -1))
         # `F.normalize`, which in an ONNX graph would copy each norm to all of its vector's numbers first
-        query, key = (query_key / query_key.norm(dim=-1, keepdim=True).clamp(min=1e-12)).chunk(2, dim=-2)
-        value = value.unflatten(-1, (heads, -1))
+        query_key = query_key / query_key.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        query, key, value = (x.unflatten(-1, (heads, -1)) for x in (*query_key.flatten(-2).chunk(2, dim=-1), value))
         mask = mask[..., None].to(projected.dtype)
         beta = beta.sigmoid() * mask  # a pad writes nothing
         log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
         beta, (log_decay, reverse_log_decay) = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
+        if state is not None:
+            log_decay = log_decay + F.pad(math.log(FADE) * mask[:, :1], (0, 0, 0, x.shape[1] - 1))
         if breaks is not None:
             log_decay = log_decay.masked_fill(breaks[..., None], math.log(FADE))
             reverse_log_decay = reverse_log_decay.masked_fill(breaks[..., None], FORGET)
         left_to_right, state = delta_rule(query, key, value, beta[0], log_decay, state)
         right_to_left, _ = delta_rule(query, key, value, beta[1], reverse_log_decay, reverse=True)
-        mixed = self.scale[:, None] * (left_to_right + right_to_left)
-        return self.out_proj(mixed.flatten(-2).to(x.dtype)), state
+        scale = self.scale[:, None].expand(heads, size // heads).flatten()
+        mixed = scale * (left_to_right.flatten(-2) + right_to_left.flatten(-2))
+        return self.out_proj(mixed.to(x.dtype)), state
 
 
 class LamEmbeddings(nn.Module):
@@ -198,8 +201,7 @@ class LamModel(PreTrainedModel):
             input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
             state: as returned for the block before; None for the first.
             first_block: whether the text begins here; a tensor (batch,) where texts differ.
-            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block, but
-                with `FADE` times the state of the part before.
+            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
         """
         states = [None] * len(self.layers) if state is None else state.unbind(1)
         hidden_states, states = self._read(input_ids, attention_mask, states, first_block, breaks)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .modeling_lam import FADE
 from .stream import lam_of
 from .texts import clean
 
@@ -76,7 +75,7 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> li
         real = passage >= 0
         ids = ids.masked_fill(~real, lam.config.pad_token_id)
         output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=passage == _BREAK)
-        state = FADE * output.state
+        state = output.state
         tokens_of = passage[:, None] == torch.arange(max(map(len, group)), device=lam.device)[:, None]
         found = tokens_of.float() @ output.last_hidden_state.float()
         for rows, row, passages in zip(sums, found, group, strict=True):

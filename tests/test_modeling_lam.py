@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel
 
 from lam_model.configuration_lam import LamConfig
 from lam_model.delta_rule import delta_rule
-from lam_model.modeling_lam import LamModel
+from lam_model.modeling_lam import FADE, LamModel
 from lam_model.training.weights import trained
 
 VOCAB = 90
@@ -42,7 +42,10 @@ def minilm_sized(lively_gates) -> LamModel:
 
 @torch.no_grad()
 def readable_forward(model: LamModel, ids: torch.Tensor) -> list[torch.Tensor]:
-    """All hidden states of one text read at once: left to right in one go, right to left block by block."""
+    """All hidden states of one text read at once: left to right in one go, right to left block by block.
+
+    Where a block begins, the state from left to right has faded.
+    """
     config, embeddings = model.config, model.embeddings
     size, heads, block = config.hidden_size, config.num_attention_heads, config.block_size
     position = torch.tensor([0] + [max(t % block, 1) for t in range(1, ids.shape[1])])
@@ -55,6 +58,7 @@ def readable_forward(model: LamModel, ids: torch.Tensor) -> list[torch.Tensor]:
         q, k, v = (y.unflatten(-1, (heads, size // heads)) for y in (q, k, v))
         q, k = (F.silu(y) / F.silu(y).norm(dim=-1, keepdim=True) for y in (q, k))
         write_right, write_left, keep_right, keep_left = gates.sigmoid().chunk(4, dim=-1)
+        keep_right[:, block::block] *= FADE
         rightwards, _ = delta_rule(q, k, v, write_right, keep_right.log(), backend="naive")
         leftwards = [
             delta_rule(*part, reverse=True, backend="naive")[0]

@@ -27,13 +27,13 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def read_apart(model, blocks: list[list[int]]) -> list[np.ndarray]:
-    """The sums of the hidden states of blocks that are read one after another, each with a fifth of the state."""
+    """The sums of the hidden states of blocks that are read one after another."""
     lam, state, sums = model[0].auto_model, None, []
     for i, block in enumerate(blocks):
         ids = torch.tensor([block])
         with torch.inference_mode():
             output = lam.forward_block(ids, torch.ones_like(ids), state, first_block=i == 0)
-        state = 0.2 * output.state
+        state = output.state
         sums.append(output.last_hidden_state[0].sum(0).numpy())
     return sums
 
