@@ -70,7 +70,7 @@ def test_cached_gradients_are_those_of_the_whole_batch(model, teacher, columns, 
     labels = torch.rand(7, 3, generator=torch.Generator().manual_seed(0)) if name == "teacher" else None
     base = BaseVectors(teacher)
     objective = OBJECTIVES[name](model)
-    loss = Anchored(model, objective, base, 0.5, mini_batch_size=3)
+    loss = Anchored(model, objective, base, 0.5, mini_batch_tokens=40)
     loss = losses.MatryoshkaLoss(model, loss, dims) if dims else loss
     value = loss([dict(column) for column in columns], labels)
     value.backward()

@@ -47,8 +47,10 @@ class Anchored(CachedLossMixin, nn.Module):
     """An objective plus `anchor` times (1 - cosine) to the base's vectors of the same texts.
 
     Gradients are cached (Gao et al., "Scaling Deep Contrastive Learning Batch Size", 2021): a step needs the memory of
-    `mini_batch_size` texts, whatever the batch.
+    `mini_batch_tokens`, or of its longest text, whatever the batch.
     """
+
+    mini_batch_size = 0  # which tokens stand for
 
     def __init__(
         self,
@@ -56,10 +58,11 @@ class Anchored(CachedLossMixin, nn.Module):
         objective: Objective,
         base: BaseVectors,
         anchor: float,
-        mini_batch_size: int = 16,
+        mini_batch_tokens: int = 8192,
     ):
         super().__init__()
-        self.model, self.objective, self.anchor, self.mini_batch_size = model, objective, anchor, mini_batch_size
+        self.model, self.objective, self.anchor = model, objective, anchor
+        self.mini_batch_num_tokens = mini_batch_tokens
         self._base_vectors = base
         self._base: list[Tensor] = []
 
