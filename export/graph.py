@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,12 +78,13 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
         verbose=False,
     )
     graph = program.model_proto
-    _drop_undone_reshapes(graph.graph)
+    _drop_undone_reshapes(graph)
     return _with_defaults(graph, past)
 
 
-def _drop_undone_reshapes(graph: onnx.GraphProto) -> None:
+def _drop_undone_reshapes(model: onnx.ModelProto) -> None:
     """Take out each Reshape that undoes another: the operator takes heads side by side, the layer's code apart."""
+    graph = model.graph
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in graph.value_info
@@ -96,13 +98,7 @@ def _drop_undone_reshapes(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = same.get(name, name)
-    used, nodes = {value.name for value in graph.output}, []
-    for node in reversed(graph.node):
-        if used.intersection(node.output):
-            used.update(node.input)
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(nodes))
+    remove_unused_nodes(model)
 
 
 def _with_defaults(model: onnx.ModelProto, past: dict[str, tuple[int, ...]]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-MOST_EPS = 1e-9
+MOST_EPS = 1e-9  # BERT's is 1e-12; one so small changes nothing in float32 beside any layer's variance
 
 
 def with_plain_norms(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -75,6 +75,7 @@ class GatedDeltaNet(nn.Module):
         query_key = F.silu(query_key).unflatten(-1, (2 * heads, -1))
         # `F.normalize`, which in an ONNX graph would copy each norm to all of its vector's numbers first
         query_key = query_key / query_key.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        # Split and added up with heads side by side: these views are free, and cancel out in an ONNX graph.
         query, key, value = (x.unflatten(-1, (heads, -1)) for x in (*query_key.flatten(-2).chunk(2, dim=-1), value))
         mask = mask[..., None].to(projected.dtype)
         beta = beta.sigmoid() * mask  # a pad writes nothing

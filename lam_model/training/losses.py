@@ -50,7 +50,7 @@ class Anchored(CachedLossMixin, nn.Module):
     `mini_batch_tokens`, or of its longest text, whatever the batch.
     """
 
-    mini_batch_size = 0  # which tokens stand for
+    mini_batch_size = 0  # the library wants one, but goes by `mini_batch_num_tokens` where that is set
 
     def __init__(
         self,
