@@ -22,173 +22,276 @@ from torch import Tensor
 
 try:  # optional where transformers reads this file: `delta_rule` comes here only if numba is installed
     import numba
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
 except ImportError as error:
     raise ImportError("the compiled CPU kernel needs numba: pip install numba") from error
 
-# Reordered sums and fused multiply-adds, but NaN and infinity still count.
-_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-_ROWS = 8  # rows of the state worked on together: their reads add up in registers
+_LANES = 32  # columns of the state worked on together, forward
+_LINE = 64  # bytes
 _THREAD_MIN = 1024  # tokens x heads under which a second thread costs more than it saves
 
 
-@cache
-def _forward_kernel(K: int, V: int) -> Callable[..., None]:
-    """For key width K and value width V, known to the compiler: that halves the time."""
-    ROWS = math.gcd(K, _ROWS)
+class _Vectors:
+    """LLVM's vectors of so many lanes, on the arguments of a numba intrinsic.
 
-    @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
-    def forward(query, key, value, strides, beta, log_decay, state, reverse, output, last_state, first, last):
+    numba's own loops keep their sums in memory, for arrays might overlap, and take twice as long.
+    """
+
+    def __init__(self, context, builder, signature, args, dtype, lanes):
+        self.context, self.builder, self.signature, self.args = context, builder, signature, args
+        self.scalar = context.get_value_type(dtype)
+        self.type = ir.VectorType(self.scalar, lanes)
+        self.align = dtype.bitwidth // 8  # vectors may begin anywhere
+        self.zero = ir.Constant(self.type, None)
+
+    def pointer(self, array, at=None):
+        """To the first number of an argument, or to the one that another argument counts to."""
+        data = self.context.make_array(self.signature.args[array])(self.context, self.builder, self.args[array]).data
+        return data if at is None else self.builder.gep(data, [self.args[at]])
+
+    def _at(self, data, i):
+        return self.builder.gep(data, [ir.Constant(ir.IntType(64), i)])
+
+    def load(self, data, i=0):
+        loaded = self.builder.load(self.builder.bitcast(self._at(data, i), self.type.as_pointer()))
+        loaded.align = self.align
+        return loaded
+
+    def store(self, x, data, i=0):
+        self.builder.store(x, self.builder.bitcast(self._at(data, i), self.type.as_pointer())).align = self.align
+
+    def number(self, data, i=0):
+        return self.builder.load(self._at(data, i))
+
+    def put(self, number, data, i=0):
+        self.builder.store(number, self._at(data, i))
+
+    def spread(self, number):
+        index = ir.IntType(32)
+        first = self.builder.insert_element(ir.Constant(self.type, ir.Undefined), number, ir.Constant(index, 0))
+        return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(index, self.type.count), None))
+
+    def times(self, x, y):
+        return self.builder.fmul(x, y, flags=["contract"])
+
+    def plus(self, x, y):
+        return self.builder.fadd(x, y, flags=["contract"])
+
+    def minus(self, x, y):
+        return self.builder.fsub(x, y, flags=["contract"])
+
+    def sum(self, x):
+        kind = {4: "f32", 8: "f64"}[self.align]
+        signature = ir.FunctionType(self.scalar, [self.scalar, x.type])
+        add = self.builder.module.declare_intrinsic(f"llvm.vector.reduce.fadd.v{x.type.count}{kind}", (), signature)
+        return self.builder.call(add, [ir.Constant(self.scalar, 0.0), x], fastmath=["reassoc"])
+
+
+@intrinsic(prefer_literal=True)
+def _read_token(
+    _context, K, V, reverse, state, next_state, prediction,
+    query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, output, output_at,
+):  # fmt: skip
+    """One token of a head, from its state (K, V) to the next, which may be the same array.
+
+    `prediction` (V) is what the state foretells of the token's value, and then of the next one's. In the flat arrays
+    the token's vectors begin where the arguments named `_at` say.
+    """
+    signature = types.void(
+        K, V, reverse, state, next_state, prediction,
+        query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, output, output_at,
+    )  # fmt: skip
+    K, V, reverse = (x.literal_value for x in (K, V, reverse))
+
+    def generate(context, builder, signature, args):
+        at = _Vectors(context, builder, signature, args, state.dtype, math.gcd(V, _LANES))
+        S, S_next, p = at.pointer(3), at.pointer(4), at.pointer(5)
+        q, k, k_next, v = at.pointer(6, 7), at.pointer(8, 9), at.pointer(8, 10), at.pointer(11, 12)
+        b, alpha, out = at.spread(args[13]), at.spread(args[14]), at.pointer(15, 16)
+        for j in range(0, V, at.type.count):
+            u = at.times(b, at.minus(at.load(v, j), at.times(alpha, at.load(p, j))))
+            o_j = p_j = at.zero
+            for i in range(K):
+                k_i, q_i, k_next_i = (at.spread(at.number(x, i)) for x in (k, q, k_next))
+                old = at.load(S, i * V + j)
+                new = at.plus(at.times(k_i, u), at.times(alpha, old))
+                o_j = at.plus(o_j, at.times(q_i, old if reverse else new))
+                p_j = at.plus(p_j, at.times(k_next_i, new))
+                at.store(new, S_next, i * V + j)
+            at.store(o_j, out, j)
+            at.store(p_j, p, j)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def _token_gradients(
+    _context, K, V, reverse, state, prediction, d_state, d_written,
+    query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, d_output, d_output_at,
+    d_query, d_key, token_at, d_value, d_value_at, d_beta, d_log_decay, gate_at,
+):  # fmt: skip
+    """Back over one token of a head, whose state before it and prediction are known.
+
+    `d_state` (K, V) and `d_written` (V), its product with the token's key, are of the state after the token, and then
+    of the one before it and the next token on the way back.
+    """
+    signature = types.void(
+        K, V, reverse, state, prediction, d_state, d_written,
+        query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, d_output, d_output_at,
+        d_query, d_key, token_at, d_value, d_value_at, d_beta, d_log_decay, gate_at,
+    )  # fmt: skip
+    K, V, reverse = (x.literal_value for x in (K, V, reverse))
+
+    def generate(context, builder, signature, args):
+        at = _Vectors(context, builder, signature, args, state.dtype, V)
+        S, dS, e = at.pointer(3), at.pointer(5), at.pointer(6)
+        q, k, k_next = at.pointer(7, 8), at.pointer(9, 10), at.pointer(9, 11)
+        p, v, do = at.load(at.pointer(4)), at.load(at.pointer(12, 13)), at.load(at.pointer(16, 17))
+        beta, decay, dq, dk = args[14], args[15], at.pointer(18, 20), at.pointer(19, 20)
+        b, alpha = at.spread(beta), at.spread(decay)
+
+        error = at.minus(v, at.times(alpha, p))
+        u, du = at.times(b, error), at.load(e)
+        if not reverse:  # the token has read what it wrote
+            wide = _Vectors(context, builder, signature, args, state.dtype, K)
+            q_k = at.spread(wide.sum(wide.times(wide.load(q), wide.load(k))))
+            du = at.plus(du, at.times(q_k, do))
+        d_value = at.times(b, du)
+        dp = at.times(alpha, d_value)  # with the sign turned
+        read = do if reverse else at.times(alpha, do)
+        own = at.times(u, do)
+        e_next = d_alpha = at.zero
+        for i in range(K):
+            q_i, k_i, k_next_i = (at.spread(at.number(x, i)) for x in (q, k, k_next))
+            old, d = at.load(S, i * V), at.load(dS, i * V)
+            dq_i = at.times(old, read)
+            if not reverse:
+                d = at.plus(d, at.times(q_i, do))
+                dq_i = at.plus(dq_i, at.times(k_i, own))
+            at.put(at.sum(dq_i), dq, i)
+            at.put(at.sum(at.minus(at.times(d, u), at.times(old, dp))), dk, i)
+            d_alpha = at.plus(d_alpha, at.times(old, d))
+            d = at.minus(at.times(alpha, d), at.times(k_i, dp))
+            if reverse:
+                d = at.plus(d, at.times(q_i, do))
+            e_next = at.plus(e_next, at.times(d, k_next_i))
+            at.store(d, dS, i * V)
+        at.store(e_next, e)
+        at.store(d_value, at.pointer(21, 22))
+        at.put(at.sum(at.times(du, error)), at.pointer(23, 25))
+        d_alpha = at.sum(at.minus(d_alpha, at.times(p, d_value)))
+        at.put(at.times(decay, d_alpha), at.pointer(24, 25))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@cache
+def _forward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
+    """For key width K and value width V, known to the compiler."""
+
+    @numba.njit(nogil=True, cache=True)
+    def forward(query, key, value, strides, beta, decay, state, output, last_state, first, last):
         length, heads = beta.shape[1:3]
-        dtype = last_state.dtype
-        S = np.empty((K, V), dtype)
-        q, k, k_next = np.empty(K, dtype), np.empty(K, dtype), np.empty(K, dtype)
-        p, o, u = np.empty(V, dtype), np.empty(V, dtype), np.empty(V, dtype)
-        start = length - 1 if reverse else 0
-        step = -1 if reverse else 1
+        p = np.empty(V, last_state.dtype)
         for task in range(first, last):
             n, h = task // heads, task % heads
-            query_at, key_at, value_at = n * strides[:, 0] + start * strides[:, 1] + h * strides[:, 2]
-            # A slice is known not to have gaps: it is read by vector instructions.
-            k_of_next = key[key_at : key_at + K]
-            for i in range(K):
-                k_next[i] = k_of_next[i]
-            S[:] = 0
-            p[:] = 0
-            if state.size:
-                S[:] = state[n, h]
-                for i in range(K):
-                    for j in range(V):
-                        p[j] += S[i, j] * k_next[i]
+            query_0 = n * strides[0, 0] + h * strides[0, 2]
+            key_0 = n * strides[1, 0] + h * strides[1, 2]
+            value_0 = n * strides[2, 0] + h * strides[2, 2]
+            S = last_state[n, h]
+            _begin(S, p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
             for s in range(length):
-                t = start + step * s
-                if s + 1 < length:
-                    key_at += step * strides[1, 1]
-                q_of_t, k_of_next = query[query_at : query_at + K], key[key_at : key_at + K]
-                v, out = value[value_at : value_at + V], output[n, t, h]
-                for i in range(K):
-                    q[i], k[i], k_next[i] = q_of_t[i], k_next[i], k_of_next[i]
-                query_at += step * strides[0, 1]
-                value_at += step * strides[2, 1]
-                alpha = np.exp(log_decay[n, t, h])
-                b = beta[n, t, h]
-                for j in range(V):
-                    u[j] = b * (v[j] - alpha * p[j])
-                    p[j] = 0
-                    o[j] = 0
-                for i0 in range(0, K, ROWS):
-                    if reverse:
-                        for j in range(V):
-                            o_j, p_j, u_j = o[j], p[j], u[j]
-                            for r in range(ROWS):
-                                old = S[i0 + r, j]
-                                new = alpha * old + k[i0 + r] * u_j
-                                o_j += q[i0 + r] * old
-                                p_j += k_next[i0 + r] * new
-                                S[i0 + r, j] = new
-                            o[j], p[j] = o_j, p_j
-                    else:
-                        for j in range(V):
-                            o_j, p_j, u_j = o[j], p[j], u[j]
-                            for r in range(ROWS):
-                                new = alpha * S[i0 + r, j] + k[i0 + r] * u_j
-                                o_j += q[i0 + r] * new
-                                p_j += k_next[i0 + r] * new
-                                S[i0 + r, j] = new
-                            o[j], p[j] = o_j, p_j
-                for j in range(V):
-                    out[j] = o[j]
-            last_state[n, h] = S
+                t = length - 1 - s if reverse else s
+                t_next = max(t - 1, 0) if reverse else min(t + 1, length - 1)
+                _read_token(
+                    K, V, reverse, S, S, p,
+                    query, query_0 + t * strides[0, 1],
+                    key, key_0 + t * strides[1, 1], key_0 + t_next * strides[1, 1],
+                    value, value_0 + t * strides[2, 1],
+                    beta[n, t, h], decay[n, t, h],
+                    output, ((n * length + t) * heads + h) * V,
+                )  # fmt: skip
 
     return forward
 
 
 @cache
-def _backward_kernel(K: int, V: int) -> Callable[..., None]:
-    ROWS = math.gcd(K, _ROWS)
-
-    @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
+def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
+    @numba.njit(nogil=True, cache=True)
     def backward(
-        query, key, value, beta, log_decay, state, reverse, d_output, d_state,
+        query, key, value, d_output, strides, beta, decay, state, d_state,
         d_query, d_key, d_value, d_beta, d_log_decay, first, last,
     ):  # fmt: skip
-        length, heads = query.shape[1:3]
+        length, heads = beta.shape[1:3]
         dtype = d_state.dtype
-        states = np.empty((length + 1, K, V), dtype)  # before each token, recomputed: cheaper than kept
-        predicted, written = np.empty((length, V), dtype), np.empty((length, V), dtype)
-        dS = np.empty((K, V), dtype)
-        q, k, dq, dk = np.empty(K, dtype), np.empty(K, dtype), np.empty(K, dtype), np.empty(K, dtype)
-        do, du, dp = np.empty(V, dtype), np.empty(V, dtype), np.empty(V, dtype)
-        zero, one = np.zeros(1, dtype)[0], np.ones(1, dtype)[0]
-        start = length - 1 if reverse else 0
-        step = -1 if reverse else 1
+        p, unread, e = np.empty(V, dtype), np.empty(V, dtype), np.empty(V, dtype)
+        predictions = np.empty((length, V), dtype)
+        states = _aligned(length + 1, K, V, d_state)  # before each token, read anew: cheaper than kept
         for task in range(first, last):
             n, h = task // heads, task % heads
-            states[0] = 0
-            if state.size:
-                states[0] = state[n, h]
+            query_0 = n * strides[0, 0] + h * strides[0, 2]
+            key_0 = n * strides[1, 0] + h * strides[1, 2]
+            value_0 = n * strides[2, 0] + h * strides[2, 2]
+            d_output_0 = n * strides[3, 0] + h * strides[3, 2]
+            _begin(states[0], p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
             for s in range(length):
-                t = start + step * s
-                S, S_next, p, u = states[s], states[s + 1], predicted[s], written[s]
-                alpha = np.exp(log_decay[n, t, h])
-                p[:] = 0
+                t = length - 1 - s if reverse else s
+                t_next = max(t - 1, 0) if reverse else min(t + 1, length - 1)
+                predictions[s] = p
+                _read_token(
+                    K, V, reverse, states[s], states[s + 1], p,
+                    query, query_0 + t * strides[0, 1],
+                    key, key_0 + t * strides[1, 1], key_0 + t_next * strides[1, 1],
+                    value, value_0 + t * strides[2, 1],
+                    beta[n, t, h], decay[n, t, h],
+                    unread, 0,
+                )  # fmt: skip
+            dS = d_state[n, h]
+            e[:] = 0
+            if length:
+                last_key = key_0 + (0 if reverse else length - 1) * strides[1, 1]
                 for i in range(K):
-                    k[i] = key[n, t, h, i]
-                for i0 in range(0, K, ROWS):
                     for j in range(V):
-                        p_j = p[j]
-                        for r in range(ROWS):
-                            p_j += S[i0 + r, j] * k[i0 + r]
-                        p[j] = p_j
-                for j in range(V):
-                    u[j] = beta[n, t, h] * (value[n, t, h, j] - alpha * p[j])
-                for i0 in range(0, K, ROWS):
-                    for j in range(V):
-                        u_j = u[j]
-                        for r in range(ROWS):
-                            S_next[i0 + r, j] = alpha * S[i0 + r, j] + k[i0 + r] * u_j
-            dS[:] = d_state[n, h]
+                        e[j] += dS[i, j] * key[last_key + i]
             for s in range(length - 1, -1, -1):
-                t = start + step * s
-                S, p, u = states[s], predicted[s], written[s]
-                read = S if reverse else states[s + 1]
-                alpha = np.exp(log_decay[n, t, h])
-                b = beta[n, t, h]
-                # The read's gradient joins the state's after the write (left to right) or before (right to left).
-                after, before = (zero, one) if reverse else (one, zero)
-                for i in range(K):
-                    q[i], k[i] = query[n, t, h, i], key[n, t, h, i]
-                for j in range(V):
-                    do[j] = d_output[n, t, h, j]
-                    du[j] = 0
-                for i in range(K):
-                    k_i, q_i, dq_i, dk_i = k[i], after * q[i], zero, zero
-                    for j in range(V):
-                        d = dS[i, j] + q_i * do[j]
-                        dS[i, j] = d
-                        dq_i += read[i, j] * do[j]
-                        dk_i += d * u[j]
-                        du[j] += d * k_i
-                    dq[i], dk[i] = dq_i, dk_i
-                d_b, d_alpha = zero, zero
-                for j in range(V):
-                    d_b += du[j] * (value[n, t, h, j] - alpha * p[j])
-                    d_value[n, t, h, j] = b * du[j]
-                    dp[j] = -b * du[j]
-                    d_alpha += p[j] * dp[j]
-                for i in range(K):
-                    k_i, q_i, dk_i = k[i], before * q[i], zero
-                    for j in range(V):
-                        dk_i += S[i, j] * dp[j]
-                        d_alpha += S[i, j] * dS[i, j]
-                        dS[i, j] = alpha * (dS[i, j] + k_i * dp[j]) + q_i * do[j]
-                    dk[i] += alpha * dk_i
-                for i in range(K):
-                    d_query[n, t, h, i], d_key[n, t, h, i] = dq[i], dk[i]
-                d_beta[n, t, h] = d_b
-                d_log_decay[n, t, h] = alpha * d_alpha
-            d_state[n, h] = dS
+                t = length - 1 - s if reverse else s
+                t_next = min(t + 1, length - 1) if reverse else max(t - 1, 0)
+                token = (n * length + t) * heads + h
+                _token_gradients(
+                    K, V, reverse, states[s], predictions[s], dS, e,
+                    query, query_0 + t * strides[0, 1],
+                    key, key_0 + t * strides[1, 1], key_0 + t_next * strides[1, 1],
+                    value, value_0 + t * strides[2, 1],
+                    beta[n, t, h], decay[n, t, h],
+                    d_output, d_output_0 + t * strides[3, 1],
+                    d_query, d_key, token * K, d_value, token * V, d_beta, d_log_decay, token,
+                )  # fmt: skip
 
     return backward
+
+
+@numba.njit(nogil=True)
+def _begin(S, p, state, n, h, key, key_at):
+    """The state that a head begins with, zeros if there is none, and what it foretells of the first token."""
+    S[:] = 0
+    p[:] = 0
+    if state.size and key.size:
+        for i in range(S.shape[0]):
+            for j in range(S.shape[1]):
+                S[i, j] = state[n, h, i, j]
+                p[j] += S[i, j] * key[key_at + i]
+
+
+@numba.njit(nogil=True)
+def _aligned(count, K, V, like):
+    """An array (count, K, V) that begins with a cache line: a vector that lies across two takes twice as long."""
+    memory = np.empty(count * K * V + _LINE // like.itemsize, like.dtype)
+    first = np.int64(-memory.ctypes.data) % _LINE // like.itemsize
+    return memory[first : first + count * K * V].reshape(count, K, V)
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -197,32 +300,37 @@ class _DeltaRule(torch.autograd.Function):
         batch, _, heads, width = value.shape
         ctx.has_state, ctx.reverse = state is not None, reverse
         state = query.new_empty(0, 0, 0, 0) if state is None else state  # to the kernels, empty stands for zeros
-        ctx.save_for_backward(query, key, value, beta, log_decay, state)
+        decay = log_decay.exp()
+        ctx.save_for_backward(query, key, value, beta, decay, state)
         output = torch.empty_like(value, memory_format=torch.contiguous_format)
         last_state = query.new_empty(batch, heads, query.shape[-1], width)
-        tokens = [x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value)]
-        strides = np.array([x.stride()[:3] for x in tokens])
-        arrays = [x.detach().numpy() for x in (*map(_flat, tokens), beta, log_decay, state)]
-        arrays.insert(len(tokens), strides)
-        kernel = _forward_kernel(*last_state.shape[2:])
-        _over_heads(kernel, query, *arrays, reverse, output.numpy(), last_state.numpy())
+        kernel = _forward_kernel(*last_state.shape[2:], reverse)
+        arrays = (*_flat(query, key, value), *map(_numpy, (beta, decay, state, output.view(-1), last_state)))
+        _over_heads(kernel, query, *arrays)
         return output, last_state
 
     @staticmethod
     def backward(ctx, d_output, d_state):
-        tokens = ctx.saved_tensors
-        d_state = d_state.clone()
-        grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tokens[:5]]
-        arrays = [x.detach().numpy() for x in tokens]
-        results = [x.numpy() for x in (d_output, d_state, *grads)]
-        _over_heads(_backward_kernel(*d_state.shape[2:]), tokens[0], *arrays, ctx.reverse, *results)
+        query, key, value, *gates, state = ctx.saved_tensors
+        d_state = d_state.clone(memory_format=torch.contiguous_format)
+        grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value, *gates)]
+        kernel = _backward_kernel(*d_state.shape[2:], ctx.reverse)
+        results = (d_state, *(x.view(-1) for x in grads))
+        arrays = (*_flat(query, key, value, d_output), *map(_numpy, (*gates, state, *results)))
+        _over_heads(kernel, query, *arrays)
         return *grads, d_state if ctx.has_state else None, None
 
 
-def _flat(x: Tensor) -> Tensor:
-    """The memory from a tensor's first number to its last."""
-    span = 1 + sum((count - 1) * stride for count, stride in zip(x.shape, x.stride(), strict=True))
-    return x.as_strided((span,), (1,))
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().numpy()
+
+
+def _flat(*tokens: Tensor) -> tuple[np.ndarray, ...]:
+    """Each tensor's memory from its first number to its last, and all their strides by text, token and head."""
+    tokens = [x if x.stride(-1) == 1 else x.contiguous() for x in tokens]
+    spans = (1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True)) for x in tokens)
+    flat = [_numpy(x.as_strided((span,), (1,))) for x, span in zip(tokens, spans, strict=True)]
+    return *flat, np.array([x.stride()[:3] for x in tokens])
 
 
 @torch.compiler.disable

@@ -125,7 +125,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         pieces = [[tuple(row[i : i + size]) for i in range(0, max(1, len(row)), size)] for row in ids]
         found = _each_once(lambda different: _encode_tokens(base, different), list(chain(*pieces)))
         vectors = _grouped(found, list(map(len, pieces)))
-        means = [np.dot(list(map(len, row)), found) for row, found in zip(pieces, vectors, strict=True)]
+        means = [np.dot([len(piece) or 1 for piece in row], found) for row, found in zip(pieces, vectors, strict=True)]
         asked = base.encode(queries)
         yield asked @ np.stack([mean / np.linalg.norm(mean) for mean in means]).T
         yield _best(asked, vectors)
