@@ -210,7 +210,8 @@ def training() -> str:
     return (
         f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another, "
         f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k tokens "
-        f"have a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces. {prediction(log)}"
+        f"had, at their end, a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces. "
+        f"{prediction(log)}"
     )
 
 
