@@ -39,8 +39,10 @@ class _Vectors:
     numba's own loops keep their sums in memory, for arrays might overlap, and take twice as long.
     """
 
-    def __init__(self, context, builder, signature, args, dtype, lanes):
-        self.context, self.builder, self.signature, self.args = context, builder, signature, args
+    def __init__(self, context, builder, arguments, values, dtype, lanes):
+        """`arguments` are the intrinsic's, types by name, and `values` theirs, in the same order."""
+        self.context, self.builder, self.arguments = context, builder, arguments
+        self.values = dict(zip(arguments, values, strict=True))
         self.scalar = context.get_value_type(dtype)
         self.type = ir.VectorType(self.scalar, lanes)
         self.align = dtype.bitwidth // 8  # vectors may begin anywhere
@@ -48,8 +50,8 @@ class _Vectors:
 
     def pointer(self, array, at=None):
         """To the first number of an argument, or to the one that another argument counts to."""
-        data = self.context.make_array(self.signature.args[array])(self.context, self.builder, self.args[array]).data
-        return data if at is None else self.builder.gep(data, [self.args[at]])
+        data = self.context.make_array(self.arguments[array])(self.context, self.builder, self.values[array]).data
+        return data if at is None else self.builder.gep(data, [self.values[at]])
 
     def _at(self, data, i):
         return self.builder.gep(data, [ir.Constant(ir.IntType(64), i)])
@@ -99,17 +101,16 @@ def _read_token(
     `prediction` (V) is what the state foretells of the token's value, and then of the next one's. In the flat arrays
     the token's vectors begin where the arguments named `_at` say.
     """
-    signature = types.void(
-        K, V, reverse, state, next_state, prediction,
-        query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, output, output_at,
-    )  # fmt: skip
+    arguments = dict(locals())
+    del arguments["_context"]
     K, V, reverse = (x.literal_value for x in (K, V, reverse))
 
-    def generate(context, builder, signature, args):
-        at = _Vectors(context, builder, signature, args, state.dtype, math.gcd(V, _LANES))
-        S, S_next, p = at.pointer(3), at.pointer(4), at.pointer(5)
-        q, k, k_next, v = at.pointer(6, 7), at.pointer(8, 9), at.pointer(8, 10), at.pointer(11, 12)
-        b, alpha, out = at.spread(args[13]), at.spread(args[14]), at.pointer(15, 16)
+    def generate(context, builder, _, values):
+        at = _Vectors(context, builder, arguments, values, state.dtype, math.gcd(V, _LANES))
+        S, S_next, p = map(at.pointer, ("state", "next_state", "prediction"))
+        q, v, out = (at.pointer(name, f"{name}_at") for name in ("query", "value", "output"))
+        k, k_next = at.pointer("key", "key_at"), at.pointer("key", "next_key_at")
+        b, alpha = at.spread(at.values["beta"]), at.spread(at.values["decay"])
         for j in range(0, V, at.type.count):
             u = at.times(b, at.minus(at.load(v, j), at.times(alpha, at.load(p, j))))
             o_j = p_j = at.zero
@@ -124,43 +125,41 @@ def _read_token(
             at.store(p_j, p, j)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(*arguments.values()), generate
 
 
 @intrinsic(prefer_literal=True)
 def _token_gradients(
     _context, K, V, reverse, state, prediction, d_state, d_written,
     query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, d_output, d_output_at,
-    d_query, d_key, token_at, d_value, d_value_at, d_beta, d_log_decay, gate_at,
+    d_query, d_key, d_query_at, d_value, d_value_at, d_beta, d_log_decay, gate_at,
 ):  # fmt: skip
     """Back over one token of a head, whose state before it and prediction are known.
 
     `d_state` (K, V) and `d_written` (V), its product with the token's key, are of the state after the token, and then
     of the one before it and the next token on the way back.
     """
-    signature = types.void(
-        K, V, reverse, state, prediction, d_state, d_written,
-        query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, d_output, d_output_at,
-        d_query, d_key, token_at, d_value, d_value_at, d_beta, d_log_decay, gate_at,
-    )  # fmt: skip
+    arguments = dict(locals())
+    del arguments["_context"]
     K, V, reverse = (x.literal_value for x in (K, V, reverse))
 
-    def generate(context, builder, signature, args):
-        at = _Vectors(context, builder, signature, args, state.dtype, V)
-        S, dS, e = at.pointer(3), at.pointer(5), at.pointer(6)
-        q, k, k_next = at.pointer(7, 8), at.pointer(9, 10), at.pointer(9, 11)
-        p, v, do = at.load(at.pointer(4)), at.load(at.pointer(12, 13)), at.load(at.pointer(16, 17))
-        beta, decay, dq, dk = args[14], args[15], at.pointer(18, 20), at.pointer(19, 20)
-        b, alpha = at.spread(beta), at.spread(decay)
+    def generate(context, builder, _, values):
+        at = _Vectors(context, builder, arguments, values, state.dtype, V)
+        S, dS, e = map(at.pointer, ("state", "d_state", "d_written"))
+        q, k, k_next = at.pointer("query", "query_at"), at.pointer("key", "key_at"), at.pointer("key", "next_key_at")
+        p, v = at.load(at.pointer("prediction")), at.load(at.pointer("value", "value_at"))
+        do = at.load(at.pointer("d_output", "d_output_at"))
+        dq, dk = at.pointer("d_query", "d_query_at"), at.pointer("d_key", "d_query_at")
+        b, alpha = at.spread(at.values["beta"]), at.spread(at.values["decay"])
 
         error = at.minus(v, at.times(alpha, p))
         u, du = at.times(b, error), at.load(e)
         if not reverse:  # the token has read what it wrote
-            wide = _Vectors(context, builder, signature, args, state.dtype, K)
+            wide = _Vectors(context, builder, arguments, values, state.dtype, K)
             q_k = at.spread(wide.sum(wide.times(wide.load(q), wide.load(k))))
             du = at.plus(du, at.times(q_k, do))
-        d_value = at.times(b, du)
-        dp = at.times(alpha, d_value)  # with the sign turned
+        d_v = at.times(b, du)
+        dp = at.times(alpha, d_v)  # with the sign turned
         read = do if reverse else at.times(alpha, do)
         own = at.times(u, do)
         e_next = d_alpha = at.zero
@@ -180,13 +179,13 @@ def _token_gradients(
             e_next = at.plus(e_next, at.times(d, k_next_i))
             at.store(d, dS, i * V)
         at.store(e_next, e)
-        at.store(d_value, at.pointer(21, 22))
-        at.put(at.sum(at.times(du, error)), at.pointer(23, 25))
-        d_alpha = at.sum(at.minus(d_alpha, at.times(p, d_value)))
-        at.put(at.times(decay, d_alpha), at.pointer(24, 25))
+        at.store(d_v, at.pointer("d_value", "d_value_at"))
+        at.put(at.sum(at.times(du, error)), at.pointer("d_beta", "gate_at"))
+        d_alpha = at.sum(at.minus(d_alpha, at.times(p, d_v)))
+        at.put(at.times(at.values["decay"], d_alpha), at.pointer("d_log_decay", "gate_at"))
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(*arguments.values()), generate
 
 
 @cache
@@ -251,12 +250,7 @@ def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
                     unread, 0,
                 )  # fmt: skip
             dS = d_state[n, h]
-            e[:] = 0
-            if length:
-                last_key = key_0 + (0 if reverse else length - 1) * strides[1, 1]
-                for i in range(K):
-                    for j in range(V):
-                        e[j] += dS[i, j] * key[last_key + i]
+            _foretell(dS, key, key_0 + (0 if reverse else length - 1) * strides[1, 1], e)
             for s in range(length - 1, -1, -1):
                 t = length - 1 - s if reverse else s
                 t_next = min(t + 1, length - 1) if reverse else max(t - 1, 0)
@@ -279,11 +273,20 @@ def _begin(S, p, state, n, h, key, key_at):
     """The state that a head begins with, zeros if there is none, and what it foretells of the first token."""
     S[:] = 0
     p[:] = 0
-    if state.size and key.size:
+    if state.size:
         for i in range(S.shape[0]):
             for j in range(S.shape[1]):
                 S[i, j] = state[n, h, i, j]
-                p[j] += S[i, j] * key[key_at + i]
+        _foretell(S, key, key_at, p)
+
+
+@numba.njit(nogil=True)
+def _foretell(S, key, key_at, p):
+    """The state's product with a key."""
+    p[:] = 0
+    for i in range(S.shape[0]):
+        for j in range(S.shape[1]):
+            p[j] += S[i, j] * key[key_at + i]
 
 
 @numba.njit(nogil=True)
