@@ -212,6 +212,12 @@ def delta_rule(
         return rule(query, key, value, beta, log_decay, state, reverse)
 
 
+def fuses(projected: Tensor) -> bool:
+    """Whether all that a layer does with a projection is best done in one pass (`delta_net_cpu.py`)."""
+    kinds = (torch.float32, torch.bfloat16)
+    return not torch.is_grad_enabled() and projected.dtype in kinds and _fastest(projected) == "cpu"
+
+
 def _flipped(
     rule: Callable[..., tuple[Tensor, Tensor]],
     query: Tensor,

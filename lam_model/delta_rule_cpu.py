@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ _LINE = 64  # bytes
 _THREAD_MIN = 1024  # tokens x heads under which a second thread costs more than it saves
 
 
-class _Vectors:
+class Vectors:
     """LLVM's vectors of so many lanes, on the arguments of a numba intrinsic.
 
     numba's own loops keep their sums in memory, for arrays might overlap, and take twice as long.
@@ -92,7 +91,7 @@ class _Vectors:
 
 
 @intrinsic(prefer_literal=True)
-def _read_token(
+def read_token(
     _context, K, V, reverse, state, next_state, prediction,
     query, query_at, key, key_at, next_key_at, value, value_at, beta, decay, output, output_at,
 ):  # fmt: skip
@@ -106,7 +105,7 @@ def _read_token(
     K, V, reverse = (x.literal_value for x in (K, V, reverse))
 
     def generate(context, builder, _, values):
-        at = _Vectors(context, builder, arguments, values, state.dtype, math.gcd(V, _LANES))
+        at = Vectors(context, builder, arguments, values, state.dtype, math.gcd(V, _LANES))
         S, S_next, p = map(at.pointer, ("state", "next_state", "prediction"))
         q, v, out = (at.pointer(name, f"{name}_at") for name in ("query", "value", "output"))
         k, k_next = at.pointer("key", "key_at"), at.pointer("key", "next_key_at")
@@ -144,7 +143,7 @@ def _token_gradients(
     K, V, reverse = (x.literal_value for x in (K, V, reverse))
 
     def generate(context, builder, _, values):
-        at = _Vectors(context, builder, arguments, values, state.dtype, V)
+        at = Vectors(context, builder, arguments, values, state.dtype, V)
         S, dS, e = map(at.pointer, ("state", "d_state", "d_written"))
         q, k, k_next = at.pointer("query", "query_at"), at.pointer("key", "key_at"), at.pointer("key", "next_key_at")
         p, v = at.load(at.pointer("prediction")), at.load(at.pointer("value", "value_at"))
@@ -155,7 +154,7 @@ def _token_gradients(
         error = at.minus(v, at.times(alpha, p))
         u, du = at.times(b, error), at.load(e)
         if not reverse:  # the token has read what it wrote
-            wide = _Vectors(context, builder, arguments, values, state.dtype, K)
+            wide = Vectors(context, builder, arguments, values, state.dtype, K)
             q_k = at.spread(wide.sum(wide.times(wide.load(q), wide.load(k))))
             du = at.plus(du, at.times(q_k, do))
         d_v = at.times(b, du)
@@ -188,25 +187,39 @@ def _token_gradients(
     return types.void(*arguments.values()), generate
 
 
+@intrinsic
+def take(_context, taken):
+    """How many tasks other threads and this one have taken: the number of the next (an atomic addition)."""
+
+    def generate(context, builder, _, values):
+        counter = context.make_array(taken)(context, builder, values[0]).data
+        return builder.atomic_rmw("add", counter, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(taken), generate
+
+
 @cache
 def _forward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
     """For key width K and value width V, known to the compiler."""
 
     @numba.njit(nogil=True, cache=True)
-    def forward(query, key, value, strides, beta, decay, state, output, last_state, first, last):
-        length, heads = beta.shape[1:3]
+    def forward(query, key, value, strides, beta, decay, state, output, last_state, taken):
+        batch, length, heads = beta.shape
         p = np.empty(V, last_state.dtype)
-        for task in range(first, last):
+        while True:
+            task = take(taken)
+            if task >= batch * heads:
+                return
             n, h = task // heads, task % heads
             query_0 = n * strides[0, 0] + h * strides[0, 2]
             key_0 = n * strides[1, 0] + h * strides[1, 2]
             value_0 = n * strides[2, 0] + h * strides[2, 2]
             S = last_state[n, h]
-            _begin(S, p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
+            begin(S, p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
             for s in range(length):
                 t = length - 1 - s if reverse else s
                 t_next = max(t - 1, 0) if reverse else min(t + 1, length - 1)
-                _read_token(
+                read_token(
                     K, V, reverse, S, S, p,
                     query, query_0 + t * strides[0, 1],
                     key, key_0 + t * strides[1, 1], key_0 + t_next * strides[1, 1],
@@ -223,25 +236,28 @@ def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
     @numba.njit(nogil=True, cache=True)
     def backward(
         query, key, value, d_output, strides, beta, decay, state, d_state,
-        d_query, d_key, d_value, d_beta, d_log_decay, first, last,
+        d_query, d_key, d_value, d_beta, d_log_decay, taken,
     ):  # fmt: skip
-        length, heads = beta.shape[1:3]
+        batch, length, heads = beta.shape
         dtype = d_state.dtype
         p, unread, e = np.empty(V, dtype), np.empty(V, dtype), np.empty(V, dtype)
         predictions = np.empty((length, V), dtype)
-        states = _aligned(length + 1, K, V, d_state)  # before each token, read anew: cheaper than kept
-        for task in range(first, last):
+        states = aligned(length + 1, K, V, d_state)  # before each token, read anew: cheaper than kept
+        while True:
+            task = take(taken)
+            if task >= batch * heads:
+                return
             n, h = task // heads, task % heads
             query_0 = n * strides[0, 0] + h * strides[0, 2]
             key_0 = n * strides[1, 0] + h * strides[1, 2]
             value_0 = n * strides[2, 0] + h * strides[2, 2]
             d_output_0 = n * strides[3, 0] + h * strides[3, 2]
-            _begin(states[0], p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
+            begin(states[0], p, state, n, h, key, key_0 + (length - 1 if reverse else 0) * strides[1, 1])
             for s in range(length):
                 t = length - 1 - s if reverse else s
                 t_next = max(t - 1, 0) if reverse else min(t + 1, length - 1)
                 predictions[s] = p
-                _read_token(
+                read_token(
                     K, V, reverse, states[s], states[s + 1], p,
                     query, query_0 + t * strides[0, 1],
                     key, key_0 + t * strides[1, 1], key_0 + t_next * strides[1, 1],
@@ -269,7 +285,7 @@ def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
 
 
 @numba.njit(nogil=True)
-def _begin(S, p, state, n, h, key, key_at):
+def begin(S, p, state, n, h, key, key_at):
     """The state that a head begins with, zeros if there is none, and what it foretells of the first token."""
     S[:] = 0
     p[:] = 0
@@ -290,7 +306,7 @@ def _foretell(S, key, key_at, p):
 
 
 @numba.njit(nogil=True)
-def _aligned(count, K, V, like):
+def aligned(count, K, V, like):
     """An array (count, K, V) that begins with a cache line: a vector that lies across two takes twice as long."""
     memory = np.empty(count * K * V + _LINE // like.itemsize, like.dtype)
     first = np.int64(-memory.ctypes.data) % _LINE // like.itemsize
@@ -308,8 +324,8 @@ class _DeltaRule(torch.autograd.Function):
         output = torch.empty_like(value, memory_format=torch.contiguous_format)
         last_state = query.new_empty(batch, heads, query.shape[-1], width)
         kernel = _forward_kernel(*last_state.shape[2:], reverse)
-        arrays = (*_flat(query, key, value), *map(_numpy, (beta, decay, state, output.view(-1), last_state)))
-        _over_heads(kernel, query, *arrays)
+        arrays = (*_flat(query, key, value), *map(to_numpy, (beta, decay, state, output.view(-1), last_state)))
+        over_heads(kernel, *query.shape[:3], *arrays)
         return output, last_state
 
     @staticmethod
@@ -319,12 +335,12 @@ class _DeltaRule(torch.autograd.Function):
         grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value, *gates)]
         kernel = _backward_kernel(*d_state.shape[2:], ctx.reverse)
         results = (d_state, *(x.view(-1) for x in grads))
-        arrays = (*_flat(query, key, value, d_output), *map(_numpy, (*gates, state, *results)))
-        _over_heads(kernel, query, *arrays)
+        arrays = (*_flat(query, key, value, d_output), *map(to_numpy, (*gates, state, *results)))
+        over_heads(kernel, *query.shape[:3], *arrays)
         return *grads, d_state if ctx.has_state else None, None
 
 
-def _numpy(x: Tensor) -> np.ndarray:
+def to_numpy(x: Tensor) -> np.ndarray:
     return x.detach().numpy()
 
 
@@ -332,7 +348,7 @@ def _flat(*tokens: Tensor) -> tuple[np.ndarray, ...]:
     """Each tensor's memory from its first number to its last, and all their strides by text, token and head."""
     tokens = [x if x.stride(-1) == 1 else x.contiguous() for x in tokens]
     spans = (1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True)) for x in tokens)
-    flat = [_numpy(x.as_strided((span,), (1,))) for x, span in zip(tokens, spans, strict=True)]
+    flat = [to_numpy(x.as_strided((span,), (1,))) for x, span in zip(tokens, spans, strict=True)]
     return *flat, np.array([x.stride()[:3] for x in tokens])
 
 
@@ -360,25 +376,24 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lam-delta-rule")
 
 
-def _over_heads(kernel: Callable[..., None], query: Tensor, *args) -> None:
-    """Run the kernel over all (batch, head) pairs, in as many shares as torch has threads."""
-    batch, length, heads, _ = query.shape
+def over_heads(kernel: Callable[..., None], batch: int, length: int, heads: int, *args) -> None:
+    """Run the kernel over all (batch, head) pairs, on as many threads as torch has, each the next that is left."""
     tasks = batch * heads
     threads = min(torch.get_num_threads(), tasks)
+    args = (*args, np.zeros(1, np.int64))  # pairs taken
     if threads <= 1 or length * tasks < _THREAD_MIN:
-        kernel(*args, 0, tasks)
+        kernel(*args)
     elif openmp := _openmp():
-        _on_torchs_threads(openmp, threads, lambda i, n: kernel(*args, tasks * i // n, tasks * (i + 1) // n))
+        _on_torchs_threads(openmp, threads, lambda: kernel(*args))
     else:
-        bounds = [tasks * i // threads for i in range(threads + 1)]
-        futures = [_pool(threads).submit(kernel, *args, a, b) for a, b in pairwise(bounds[1:])]
-        kernel(*args, 0, bounds[1])
+        futures = [_pool(threads).submit(kernel, *args) for _ in range(threads - 1)]
+        kernel(*args)
         for future in futures:
             future.result()
 
 
-def _on_torchs_threads(openmp: ctypes.CDLL, threads: int, run: Callable[[int, int], None]) -> None:
-    """Call `run(i, n)` on each of n threads, at most `threads` of them.
+def _on_torchs_threads(openmp: ctypes.CDLL, threads: int, run: Callable[[], None]) -> None:
+    """Call `run` on each of at most so many threads.
 
     They are the threads that torch computes on. Between its operations these do not sleep but spin for a while, on the
     very cores that threads of our own would need: with two cores, these came to half the speed.
@@ -388,7 +403,7 @@ def _on_torchs_threads(openmp: ctypes.CDLL, threads: int, run: Callable[[int, in
     @_shares
     def share(_: None) -> None:
         try:
-            run(openmp.omp_get_thread_num(), openmp.omp_get_num_threads())
+            run()
         except BaseException as error:  # cannot pass through C
             errors.append(error)
 

@@ -21,7 +21,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from .configuration_lam import LamConfig
-from .delta_rule import delta_rule
+from .delta_rule import delta_rule, fuses
 from .dense import Dense
 
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
@@ -67,8 +67,27 @@ class GatedDeltaNet(nn.Module):
         self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """x (batch, length, size), mask and breaks (batch, length), state (batch, heads, head size, head size)."""
-        size, heads = x.shape[-1], self.heads
         projected = self.in_proj(x)
+        fading = _fading(mask, state, breaks)
+        if fuses(projected):
+            from .delta_net_cpu import fused_delta_net  # imports numba
+
+            mixed, state = fused_delta_net(projected, mask, *fading, self.scale, state)
+        else:
+            mixed, state = self._mix(projected, mask, *fading, state)
+        return self.out_proj(mixed.to(x.dtype)), state
+
+    def _mix(
+        self,
+        projected: Tensor,
+        mask: Tensor,
+        fading: Tensor | None,
+        reverse_fading: Tensor | None,
+        state: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """From one projection to the other. Arguments and results are those of `delta_net_cpu.fused_delta_net`."""
+        heads = self.heads
+        size = (projected.shape[-1] - 4 * heads) // 3
         # The delta rule runs in float32 at least, whatever the dense layers run in.
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
         query_key, value, beta, decay = projected.split([2 * size, size, 2 * heads, 2 * heads], dim=-1)
@@ -81,16 +100,26 @@ class GatedDeltaNet(nn.Module):
         beta = beta.sigmoid() * mask  # a pad writes nothing
         log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
         beta, (log_decay, reverse_log_decay) = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
-        if state is not None:
-            log_decay = log_decay + F.pad(math.log(FADE) * mask[:, :1], (0, 0, 0, x.shape[1] - 1))
-        if breaks is not None:
-            log_decay = log_decay.masked_fill(breaks[..., None], math.log(FADE))
-            reverse_log_decay = reverse_log_decay.masked_fill(breaks[..., None], FORGET)
+        if fading is not None:
+            log_decay = log_decay + fading[..., None]
+        if reverse_fading is not None:
+            reverse_log_decay = reverse_log_decay + reverse_fading[..., None]
         left_to_right, state = delta_rule(query, key, value, beta[0], log_decay, state)
         right_to_left, _ = delta_rule(query, key, value, beta[1], reverse_log_decay, reverse=True)
         scale = self.scale[:, None].expand(heads, size // heads).flatten()
-        mixed = scale * (left_to_right.flatten(-2) + right_to_left.flatten(-2))
-        return self.out_proj(mixed.to(x.dtype)), state
+        return scale * (left_to_right.flatten(-2) + right_to_left.flatten(-2)), state
+
+
+def _fading(mask: Tensor, state: Tensor | None, breaks: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """What both directions' states lose before a token beside its own decay, in log decays (batch, length), if any."""
+    if breaks is not None:  # pads, with no decay of their own
+        fading = breaks * math.log(FADE)
+        if state is not None:
+            fading[:, 0] = mask[:, 0] * math.log(FADE)
+        return fading, breaks * FORGET
+    if state is not None:
+        return F.pad(math.log(FADE) * mask[:, :1], (0, mask.shape[1] - 1)), None
+    return None, None
 
 
 class LamEmbeddings(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
@@ -284,14 +285,20 @@ def test_error_on_one_of_torchs_threads_is_raised():
         pytest.skip("torch runs on other threads than GNU's OpenMP here")
     seen = []
 
-    def run(i: int, n: int) -> None:
-        seen.append((i, n))
-        if i == n - 1:
-            raise KeyError("the last")
+    def run() -> None:
+        thread = threading.get_ident()
+        seen.append(thread)
+        if thread != threading.main_thread().ident:
+            raise KeyError("another")
 
-    with pytest.raises(KeyError, match="the last"):
-        delta_rule_cpu._on_torchs_threads(openmp, 3, run)
-    assert sorted(seen) == [(i, len(seen)) for i in range(len(seen))]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(KeyError, match="another"):
+            delta_rule_cpu._on_torchs_threads(openmp, 3, run)
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(seen)) == len(seen) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""What a DeltaNet layer does between its two projections, in one pass over each head: inference on the CPU.
+
+Activation, norms, gates, both directions and their sum would else go through memory one after the other, and wait for
+all threads each time. A head's tokens come from the projection and go to the next as float32 or bfloat16; between, all
+is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .delta_rule_cpu import Vectors, aligned, begin, intrinsic, ir, numba, over_heads, read_token, take, to_numpy, types
+
+_LANES = 32  # gates worked on together
+
+
+class _Floats(Vectors):
+    """Vectors of float32, which in memory may be bfloat16 (arrays of int16), and functions of them."""
+
+    def __init__(self, context, builder, arguments, values, lanes):
+        super().__init__(context, builder, arguments, values, types.float32, lanes)
+        self.bits = ir.VectorType(ir.IntType(32), lanes)
+        self.halves = ir.VectorType(ir.IntType(16), lanes)
+
+    def const(self, number):
+        return self.spread(ir.Constant(self.scalar, number))
+
+    def const_bits(self, number):
+        return ir.Constant(self.bits, [number] * self.bits.count)
+
+    def read(self, array, at):
+        data = self.pointer(array, at)
+        if self.arguments[array].dtype != types.int16:
+            return self.load(data)
+        halves = self.builder.load(self.builder.bitcast(data, self.halves.as_pointer()))
+        halves.align = 2
+        bits = self.builder.shl(self.builder.zext(halves, self.bits), self.const_bits(16))
+        return self.builder.bitcast(bits, self.type)
+
+    def write(self, x, array, at):
+        data, build = self.pointer(array, at), self.builder
+        if self.arguments[array].dtype != types.int16:
+            return self.store(x, data)
+        bits = build.bitcast(x, self.bits)  # to the nearest, of two the even one
+        odd = build.and_(build.lshr(bits, self.const_bits(16)), self.const_bits(1))
+        bits = build.add(build.add(bits, odd), self.const_bits(0x7FFF))
+        halves = build.trunc(build.lshr(bits, self.const_bits(16)), self.halves)
+        build.store(halves, build.bitcast(data, self.halves.as_pointer())).align = 2
+
+    def over(self, x, y):
+        return self.builder.fdiv(x, y)
+
+    def copy(self, x):
+        return x
+
+    def exp(self, x):
+        """To 2 units in the last place (the polynomial of Cephes' `expf`); at most 1e38."""
+        build = self.builder
+        for comparison, bound in (("<", 88.0), (">", -87.0)):  # also where x is not a number
+            x = build.select(build.fcmp_ordered(comparison, x, self.const(bound)), x, self.const(bound))
+        magic = self.const(1.5 * 2**23)  # added, it rounds to an integer
+        turns = build.fsub(build.fadd(build.fmul(x, self.const(1 / np.log(2))), magic), magic)
+        r = self.minus(x, self.times(turns, self.const(0.693359375)))
+        r = self.minus(r, self.times(turns, self.const(-2.12194440e-4)))
+        y = self.const(1.9875691500e-4)
+        for factor in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0):
+            y = self.plus(self.times(y, r), self.const(factor))
+        exponent = build.add(build.fptosi(turns, self.bits), self.const_bits(127))
+        return self.times(y, build.bitcast(build.shl(exponent, self.const_bits(23)), self.type))
+
+    def sigmoid(self, x):
+        return self.over(self.const(1.0), self.plus(self.const(1.0), self.exp(self.minus(self.zero, x))))
+
+    def unit_silu(self, x):
+        """SiLU, then unit length as by `F.normalize`."""
+        x = self.times(x, self.sigmoid(x))
+        square = self.sum(self.times(x, x))
+        signature = ir.FunctionType(self.scalar, [self.scalar])
+        root = self.builder.call(self.builder.module.declare_intrinsic("llvm.sqrt.f32", (), signature), [square])
+        least = ir.Constant(self.scalar, 1e-12)
+        norm = self.builder.select(self.builder.fcmp_ordered("<", root, least), least, root)
+        return self.over(x, self.spread(norm))
+
+
+@intrinsic(prefer_literal=True)
+def _apply(_context, function, lanes, source, source_at, target, target_at):
+    """So many numbers of the target are a function, a method of `_Floats`, of as many of the source."""
+    arguments = dict(locals())
+    del arguments["_context"]
+
+    def generate(context, builder, _, values):
+        at = _Floats(context, builder, arguments, values, lanes.literal_value)
+        at.write(getattr(at, function.literal_value)(at.read("source", "source_at")), "target", "target_at")
+        return context.get_dummy_value()
+
+    return types.void(*arguments.values()), generate
+
+
+@intrinsic(prefer_literal=True)
+def _add(_context, lanes, scale, one, other, at, target, target_at):
+    """So many numbers of the target are those of two arrays, added and scaled."""
+    arguments = dict(locals())
+    del arguments["_context"]
+
+    def generate(context, builder, _, values):
+        v = _Floats(context, builder, arguments, values, lanes.literal_value)
+        total = v.plus(v.read("one", "at"), v.read("other", "at"))
+        v.write(v.times(v.spread(v.values["scale"]), total), "target", "target_at")
+        return context.get_dummy_value()
+
+    return types.void(*arguments.values()), generate
+
+
+@cache
+def _kernel(width: int) -> Callable[..., None]:
+    """For heads of so many numbers, known to the compiler."""
+
+    @numba.njit(nogil=True, cache=True)
+    def delta_net(projected, mask, kept, reverse_kept, scale, state, mixed, last_state, taken):
+        batch, length = mask.shape
+        heads = len(scale)
+        size = heads * width
+        row = 3 * size + 4 * heads
+        p = np.empty(width, np.float32)
+        leftward_state = aligned(1, width, width, last_state)[0]
+        scratch = aligned(5, length, width, last_state).reshape(5, length * width)
+        query, key, value, rightwards, leftwards = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+        gates = np.empty((4, -(-length // _LANES) * _LANES), np.float32)
+        beta, reverse_beta, decay, reverse_decay = gates[0], gates[1], gates[2], gates[3]
+        while True:
+            task = take(taken)
+            if task >= batch * heads:
+                return
+            n, h = task // heads, task % heads
+            for t in range(length):
+                begins = (n * length + t) * row + h * width
+                _apply("unit_silu", width, projected, begins, query, t * width)
+                _apply("unit_silu", width, projected, begins + size, key, t * width)
+                _apply("copy", width, projected, begins + 2 * size, value, t * width)
+                for gate in range(4):
+                    begins = (n * length + t) * row + 3 * size + gate * heads + h
+                    _apply("copy", 1, projected, begins, gates[gate], t)
+            for i in range(0, gates.size, _LANES):
+                _apply("sigmoid", _LANES, gates, i, gates, i)
+            for t in range(length):
+                if not mask[n, t]:  # a pad writes nothing and forgets nothing
+                    gates[:2, t], gates[2:, t] = 0, 1
+                if kept.size:
+                    decay[t] *= kept[n, t]
+                if reverse_kept.size:
+                    reverse_decay[t] *= reverse_kept[n, t]
+
+            S = last_state[n, h]
+            begin(S, p, state, n, h, key, 0)
+            for t in range(length):
+                at, then = t * width, min(t + 1, length - 1) * width
+                read_token(
+                    width, width, False, S, S, p, query, at, key, at, then, value, at, beta[t], decay[t], rightwards, at
+                )
+            S = leftward_state
+            S[:] = 0
+            p[:] = 0
+            for t in range(length - 1, -1, -1):
+                at, then = t * width, max(t - 1, 0) * width
+                read_token(
+                    width, width, True, S, S, p, query, at, key, at, then, value, at, reverse_beta[t], reverse_decay[t],
+                    leftwards, at,
+                )  # fmt: skip
+            for t in range(length):
+                begins = ((n * length + t) * heads + h) * width
+                _add(width, scale[h], rightwards, leftwards, t * width, mixed, begins)
+
+    return delta_net
+
+
+def fused_delta_net(
+    projected: Tensor,
+    mask: Tensor,
+    fading: Tensor | None,
+    reverse_fading: Tensor | None,
+    scale: Tensor,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """From the projection of a layer's input to the input of its second one.
+
+    Args:
+        projected: queries, keys and values, then for each head both directions' logits of beta and of the decay:
+            (batch, length, 3 size + 4 heads), float32 or bfloat16.
+        mask: (batch, length), 0 for pads.
+        fading, reverse_fading: log decays of the two directions beside their own, (batch, length); none if None.
+        scale: (heads).
+        state: (batch, heads, head size, head size) to go on from, left to right; zeros if None.
+
+    Returns:
+        (batch, length, size) of the projection's dtype, and the state after the last token.
+    """
+    batch, length, _ = projected.shape
+    heads = len(scale)
+    size = (projected.shape[-1] - 4 * heads) // 3
+    mixed = projected.new_empty(batch, length, size)
+    last_state = mixed.new_empty(batch, heads, size // heads, size // heads, dtype=torch.float32)
+    # Empty stands for all and for zeros.
+    kept, reverse_kept = (mixed.new_empty(0, 0) if x is None else x.exp() for x in (fading, reverse_fading))
+    state = last_state[:0] if state is None else state
+    given = (x.float().contiguous() for x in (mask, kept, reverse_kept, scale, state))
+    arrays = (_flat(projected), *map(to_numpy, given), _flat(mixed), to_numpy(last_state))
+    over_heads(_kernel(size // heads), batch, length, heads, *arrays)
+    return mixed, last_state
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    x = x.contiguous().view(-1)
+    return to_numpy(x.view(torch.int16) if x.dtype == torch.bfloat16 else x)
