@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from lam_model.modeling_lam import LamModel
 
 OPSET = 20
-BATCH_SHAPE = "batch_shape"  # the tensor [number of texts]
 _EXAMPLE = (2, 8)  # texts, tokens that the export runs on; the graph takes any
 
 
@@ -40,7 +39,9 @@ class BlockEncoder(nn.Module):
         past_states: Sequence[Tensor] = (),
     ) -> tuple[Tensor, ...]:
         states = past_states or [None] * len(self.model.layers)
-        hidden_states, states = self.model._read(input_ids, attention_mask, states, past_count[:, 0] == 0)
+        # Of the batch's length also where `past_count` is its default, one text's.
+        first_block = (past_count == 0)[:, 0] & (attention_mask[:, 0] > 0)
+        hidden_states, states = self.model._read(input_ids, attention_mask, states, first_block)
         last = hidden_states[-1]
         mask = attention_mask.to(last.dtype)[..., None]
         total = past_sum + (last * mask).sum(1)
@@ -104,24 +105,15 @@ def _drop_undone_reshapes(model: onnx.ModelProto) -> None:
 def _with_defaults(model: onnx.ModelProto, past: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
     """Give the `past_*` inputs zeros to start from.
 
-    A default is an initialiser of the input's name, and has a fixed shape: one text's, which is then expanded to the
-    batch of `input_ids`.
+    A default is an initialiser of the input's name, and has a fixed shape: one text's. All that the graph computes
+    with these inputs spreads it over the batch; how large that is, the tokens say.
     """
     graph = model.graph
-    nodes = [helper.make_node("Shape", ["input_ids"], [BATCH_SHAPE], start=0, end=1)]
-    for rank in sorted(set(map(len, past.values()))):
-        ones = f"ones_{rank}"
-        graph.initializer.append(helper.make_tensor(ones, TensorProto.INT64, [rank], [1] * rank))
-        nodes.append(helper.make_node("Concat", [BATCH_SHAPE, ones], [f"past_shape_{rank}"], axis=0))
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] in past:
+            node.input[0] = "input_ids"
     for name, shape in past.items():
         graph.initializer.append(numpy_helper.from_array(torch.zeros(1, *shape).numpy(), name))
-        nodes.append(helper.make_node("Expand", [name, f"past_shape_{len(shape)}"], [f"{name}_expanded"]))
-        for node in graph.node:
-            for i, used in enumerate(node.input):
-                if used == name:
-                    node.input[i] = f"{name}_expanded"
         (given,) = (value for value in graph.input if value.name == name)
         given.type.tensor_type.shape.dim[0].dim_param = f"{name}_batch"
-    for i, node in enumerate(nodes):
-        graph.node.insert(i, node)
     return model

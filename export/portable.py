@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from lam_model.delta_rule import CHUNK, chunked_delta_rule
 
-from .graph import BATCH_SHAPE
-
 OPERATOR = "LinearAttention"
 _STATE = 3  # which of its inputs the state is
 _DOMAIN = "lam"  # while the function has not been inlined yet
@@ -71,11 +69,13 @@ def _give_zero_states(graph: onnx.GraphProto, shape: tuple[int, ...]) -> None:
     without = [node for node in graph.node if node.op_type == OPERATOR and not node.input[_STATE]]
     for node in without:
         node.input[_STATE] = "no_state"
-    whole = helper.make_node("Concat", [BATCH_SHAPE, "state_shape"], ["no_state_shape"], axis=0)
-    zeros = helper.make_node("ConstantOfShape", ["no_state_shape"], ["no_state"])
-    after = next(i for i, node in enumerate(graph.node) if BATCH_SHAPE in node.output) + 1
-    graph.node.insert(after, zeros)
-    graph.node.insert(after, whole)
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["batch_shape"], start=0, end=1),
+        helper.make_node("Concat", ["batch_shape", "state_shape"], ["no_state_shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["no_state_shape"], ["no_state"]),
+    ]
+    for i, node in enumerate(nodes):
+        graph.node.insert(i, node)
 
 
 def _function(heads: int, size: int, opset: int) -> onnx.FunctionProto:

@@ -68,13 +68,16 @@ class GatedDeltaNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x (batch, length, size), mask and breaks (batch, length), state (batch, heads, head size, head size)."""
         projected = self.in_proj(x)
-        fading = _fading(mask, state, breaks)
+        if state is not None:
+            state = state * torch.where(mask[:, 0] > 0, FADE, 1.0)[:, None, None, None]
+        # log decays at a break, a pad with none of its own
+        fading, reverse_fading = (None, None) if breaks is None else (breaks * math.log(FADE), breaks * FORGET)
         if fuses(projected):
             from .delta_net_cpu import fused_delta_net  # imports numba
 
-            mixed, state = fused_delta_net(projected, mask, *fading, self.scale, state)
+            mixed, state = fused_delta_net(projected, mask, fading, reverse_fading, self.scale, state)
         else:
-            mixed, state = self._mix(projected, mask, *fading, state)
+            mixed, state = self._mix(projected, mask, fading, reverse_fading, state)
         return self.out_proj(mixed.to(x.dtype)), state
 
     def _mix(
@@ -90,36 +93,22 @@ class GatedDeltaNet(nn.Module):
         size = (projected.shape[-1] - 4 * heads) // 3
         # The delta rule runs in float32 at least, whatever the dense layers run in.
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
-        query_key, value, beta, decay = projected.split([2 * size, size, 2 * heads, 2 * heads], dim=-1)
+        query_key, value, gates = projected.split([2 * size, size, 4 * heads], dim=-1)
         query_key = F.silu(query_key).unflatten(-1, (2 * heads, -1))
         # `F.normalize`, which in an ONNX graph would copy each norm to all of its vector's numbers first
         query_key = query_key / query_key.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         # Split and added up with heads side by side: these views are free, and cancel out in an ONNX graph.
         query, key, value = (x.unflatten(-1, (heads, -1)) for x in (*query_key.flatten(-2).chunk(2, dim=-1), value))
-        mask = mask[..., None].to(projected.dtype)
-        beta = beta.sigmoid() * mask  # a pad writes nothing
-        log_decay = F.logsigmoid(decay) * mask  # and forgets nothing
-        beta, (log_decay, reverse_log_decay) = beta.chunk(2, dim=-1), log_decay.chunk(2, dim=-1)
+        # A pad writes nothing and forgets nothing. Both functions of all gates: one node of an ONNX graph.
+        closed = torch.tensor([-torch.inf, torch.inf]).repeat_interleave(2 * heads).to(projected)
+        gates = gates + torch.where(mask[..., None] > 0, 0.0, closed)
+        beta, log_decay = gates.sigmoid().chunk(4, dim=-1)[:2], F.logsigmoid(gates).chunk(4, dim=-1)[2:]
         if fading is not None:
-            log_decay = log_decay + fading[..., None]
-        if reverse_fading is not None:
-            reverse_log_decay = reverse_log_decay + reverse_fading[..., None]
-        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay, state)
-        right_to_left, _ = delta_rule(query, key, value, beta[1], reverse_log_decay, reverse=True)
-        scale = self.scale[:, None].expand(heads, size // heads).flatten()
-        return scale * (left_to_right.flatten(-2) + right_to_left.flatten(-2)), state
-
-
-def _fading(mask: Tensor, state: Tensor | None, breaks: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """What both directions' states lose before a token beside its own decay, in log decays (batch, length), if any."""
-    if breaks is not None:  # pads, with no decay of their own
-        fading = breaks * math.log(FADE)
-        if state is not None:
-            fading[:, 0] = mask[:, 0] * math.log(FADE)
-        return fading, breaks * FORGET
-    if state is not None:
-        return F.pad(math.log(FADE) * mask[:, :1], (0, mask.shape[1] - 1)), None
-    return None, None
+            log_decay = log_decay[0] + fading[..., None], log_decay[1] + reverse_fading[..., None]
+        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
+        right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
+        mixed = left_to_right.flatten(-2) + right_to_left.flatten(-2)
+        return mixed * self.scale[:, None].expand(heads, size // heads).flatten(), state
 
 
 class LamEmbeddings(nn.Module):

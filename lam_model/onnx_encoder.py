@@ -87,16 +87,15 @@ class OnnxEncoder:
     def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         """Unit vectors (texts, dimension) of padded tokens, each (texts, length), block by block."""
         carried = {name: np.zeros((len(input_ids), *shape), np.float32) for name, shape in self._past.items()}
-        names = ["sentence_embedding", *self._carried]
-        for start in range(0, input_ids.shape[1], self._block):
+        length = input_ids.shape[1]
+        for start in range(0, length, self._block):
             block = {
                 "input_ids": input_ids[:, start : start + self._block],
                 "attention_mask": attention_mask[:, start : start + self._block],
             }
-            vectors, *present = self._session.run(names, block | carried)
-            carried = {
-                name.replace("present", "past"): value for name, value in zip(self._carried, present, strict=True)
-            }
+            kept = self._carried if start + self._block < length else []
+            vectors, *present = self._session.run(["sentence_embedding", *kept], block | carried)
+            carried = {name.replace("present", "past"): value for name, value in zip(kept, present, strict=True)}
         return vectors
 
 
