@@ -1,4 +1,4 @@
-"""LAM beside all-MiniLM-L6-v2 wherever it runs on a CPU: time by length and batch, and to start.
+"""LAM beside all-MiniLM-L6-v2 wherever it runs: time by length and batch, and to start.
 
 `python benchmarks/bench.py -o results/bench.json` draws results/bench.png too; `make bench` runs it.
 
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lam_export
 import numpy as np
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 import lam_model
+from lam_model import delta_rule
 from lam_model.base import find_base
 from lam_model.compare import load_base
 from lam_model.files import write_json
@@ -42,9 +44,11 @@ CORPUS = Path(__file__).parents[1] / "demo" / "corpus.jsonl"
 LENGTHS = (16, 32, 64, 128, 256, 512, 2048, 8192, 32_768)  # tokens
 BATCHES = (1, 32)  # texts
 BLOCK = 512  # tokens: all that MiniLM has positions for
-SECONDS = 0.6  # of repeats, for each contender and shape
-TURNS = 3
+SECONDS = 0.2  # of repeats, for each contender and turn
+TURNS = 3  # at least
+SHAPE_SECONDS = 20.0  # after which there are no more turns
 PAUSE = 0.2  # seconds before a burst: idle threads of the contender before spin for a while, and take a core
+CHUNKED = " chunked"  # by that form instead of flash-linear-attention
 MOST_SECONDS = 25.0  # what would take longer is not run
 MOST_BATCH_SECONDS = 3.0  # likewise of several texts at once
 STARTS = 3  # processes, of which the median counts
@@ -68,6 +72,8 @@ def main() -> None:
             rows += measure("model", bare(folder, minilm, threads), threads)
             if threads == every:
                 rows += measure("encode", by_encode(folder), threads)
+        if torch.cuda.is_available():
+            rows += measure("model", on_gpu("cuda"), every)
         starts = {name: started(code) for name, code in starting(folder).items()}
         manifest = lam_model.load(folder, device="cpu").manifest
     result = {
@@ -96,26 +102,45 @@ def bare(folder: Path, minilm: Path, threads: int) -> dict[str, Read]:
     return readers
 
 
-def torch_lam(dtype: str) -> Read:
-    model = lam_model.load(device="cpu", dtype=dtype)
+def on_gpu(device: str) -> dict[str, Read]:
+    """The models alone on a GPU: LAM by flash-linear-attention, where it is installed, and by the chunked form."""
+    readers: dict[str, Read] = {}
+    for dtype in ("float32", "bfloat16"):
+        readers[f"LAM, {device} {dtype}"] = lam = torch_lam(dtype, device)
+        readers[f"LAM, {device} {dtype}{CHUNKED}"] = by_backend("chunked", lam)
+        readers[f"MiniLM, {device} {dtype}"] = torch_minilm(dtype, device)
+    return readers
+
+
+def by_backend(backend: str, read: Read) -> Read:
+    def read_by_it(ids: np.ndarray) -> np.ndarray:
+        with mock.patch.object(delta_rule, "_fastest", return_value=backend):
+            return read(ids)
+
+    return read_by_it
+
+
+def torch_lam(dtype: str, device: str = "cpu") -> Read:
+    model = lam_model.load(device=device, dtype=dtype)
 
     def read(ids: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            tokens = torch.from_numpy(ids)
+            tokens = torch.from_numpy(ids).to(device)
             features = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-            return model(features)["sentence_embedding"].float().numpy()
+            return model(features)["sentence_embedding"].float().cpu().numpy()
 
     return read
 
 
-def torch_minilm(dtype: str) -> Read:
-    bert = AutoModel.from_pretrained(find_base(), dtype=getattr(torch, dtype)).eval()
+def torch_minilm(dtype: str, device: str = "cpu") -> Read:
+    bert = AutoModel.from_pretrained(find_base(), dtype=getattr(torch, dtype)).to(device).eval()
 
     def read(ids: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            positions = torch.arange(ids.shape[1]).clamp(max=BLOCK - 1).expand(ids.shape)
-            hidden = bert(input_ids=torch.from_numpy(ids), position_ids=positions).last_hidden_state
-            return torch.nn.functional.normalize(hidden.float().mean(1), dim=-1).numpy()
+            tokens = torch.from_numpy(ids).to(device)
+            positions = torch.arange(ids.shape[1], device=device).clamp(max=BLOCK - 1).expand(ids.shape)
+            hidden = bert(input_ids=tokens, position_ids=positions).last_hidden_state
+            return torch.nn.functional.normalize(hidden.float().mean(1), dim=-1).cpu().numpy()
 
     return read
 
@@ -167,13 +192,18 @@ def check(readers: dict[str, Read]) -> None:
         ids = some_texts(*shape)
         vectors = {name: read(ids) for name, read in readers.items()}
         for name, found in vectors.items():
-            model = name.split(",")[0]
-            right = vectors[f"{model}, torch float32"]
-            least = 0.97 if "int8" in name else 0.995 if "bfloat16" in name else 0.99999
+            right = of_model(name.split(",")[0], vectors)
+            rounded = "bfloat16" in name or "cuda" in name  # flash-linear-attention rounds float32, too
+            least = 0.97 if "int8" in name else 0.995 if rounded else 0.99999
             if not (cosine := float((found * right).sum(1).min())) > least:
-                raise SystemExit(f"{name} has a cosine of {cosine:.4f} to torch on {shape}: nothing was measured")
-        if not float((vectors["LAM, torch float32"] * vectors["MiniLM, torch float32"]).sum(1).min()) > 0.9:
+                raise SystemExit(f"{name} has a cosine of {cosine:.4f} to float32 on {shape}: nothing was measured")
+        if not float((of_model("LAM", vectors) * of_model("MiniLM", vectors)).sum(1).min()) > 0.9:
             raise SystemExit(f"LAM's vectors are not near to MiniLM's on {shape}: nothing was measured")
+
+
+def of_model(model: str, vectors: dict[str, np.ndarray]) -> np.ndarray:
+    """Its vectors by torch in float32, which come first."""
+    return next(found for name, found in vectors.items() if name.startswith(f"{model},"))
 
 
 def measure(way: str, readers: dict[str, Read], threads: int) -> list[dict[str, Any]]:
@@ -204,15 +234,18 @@ def runs(way: str, name: str, batch: int, length: int) -> bool:
 def in_turn(readers: dict[str, Read], ids: np.ndarray) -> dict[str, float]:
     """The median time of each, in bursts by turns."""
     times: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(TURNS):
+    start = time.perf_counter()
+    turn = 0
+    while turn < TURNS or time.perf_counter() - start < SHAPE_SECONDS:
+        turn += 1
         for name, read in readers.items():
             time.sleep(PAUSE)
             begun = time.perf_counter()
             read(ids)  # the first call is slower, unless it takes long anyway
-            if (taken := time.perf_counter() - begun) > SECONDS:
+            if (taken := time.perf_counter() - begun) > 3 * SECONDS:
                 times[name].append(taken)
                 continue
-            until = time.perf_counter() + SECONDS / TURNS
+            until = time.perf_counter() + SECONDS
             while not times[name] or time.perf_counter() < until:
                 begun = time.perf_counter()
                 read(ids)
@@ -269,13 +302,16 @@ def draw(rows: list[dict[str, Any]], threads: int, path: Path) -> None:
 
     seconds = {(r["way"], r["threads"], r["model"], r["batch"], r["tokens"]): r["seconds"] for r in rows}
     figure = Figure(figsize=(9, 3.6), layout="constrained")
+    lams = dict.fromkeys(r["model"] for r in rows if r["way"] == "model" and r["model"].startswith("LAM"))
     for axes, batch in zip(figure.subplots(1, 2, sharex=True, sharey=True), BATCHES, strict=True):
-        for backend in ("torch float32", "torch bfloat16", "onnx float32", "onnx int8"):
+        for lam in lams:
+            backend = lam.removeprefix("LAM, ")
+            minilm = f"MiniLM, {backend.removesuffix(CHUNKED)}"
             ratios = {
-                tokens: taken / seconds["model", threads, f"MiniLM, {backend}", batch, tokens]
+                tokens: taken / seconds["model", threads, minilm, batch, tokens]
                 for (way, cores, name, texts, tokens), taken in seconds.items()
-                if (way, cores, name, texts) == ("model", threads, f"LAM, {backend}", batch)
-                and ("model", threads, f"MiniLM, {backend}", batch, tokens) in seconds
+                if (way, cores, name, texts) == ("model", threads, lam, batch)
+                and ("model", threads, minilm, batch, tokens) in seconds
             }
             axes.plot(list(ratios), list(ratios.values()), "o-", ms=3, label=backend)
         axes.axhline(1, color="grey", lw=0.8)

@@ -152,7 +152,6 @@ def _kernel(width: int) -> Callable[..., None]:
                     gates[:2, t], gates[2:, t] = 0, 1
                 if kept.size:
                     decay[t] *= kept[n, t]
-                if reverse_kept.size:
                     reverse_decay[t] *= reverse_kept[n, t]
 
             S = last_state[n, h]
@@ -181,8 +180,7 @@ def _kernel(width: int) -> Callable[..., None]:
 def fused_delta_net(
     projected: Tensor,
     mask: Tensor,
-    fading: Tensor | None,
-    reverse_fading: Tensor | None,
+    fading: tuple[Tensor, Tensor] | None,
     scale: Tensor,
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
@@ -192,7 +190,7 @@ def fused_delta_net(
         projected: queries, keys and values, then for each head both directions' logits of beta and of the decay:
             (batch, length, 3 size + 4 heads), float32 or bfloat16.
         mask: (batch, length), 0 for pads.
-        fading, reverse_fading: log decays of the two directions beside their own, (batch, length); none if None.
+        fading: log decays of both directions beside their own, each (batch, length); none if None.
         scale: (heads).
         state: (batch, heads, head size, head size) to go on from, left to right; zeros if None.
 
@@ -205,9 +203,9 @@ def fused_delta_net(
     mixed = projected.new_empty(batch, length, size)
     last_state = mixed.new_empty(batch, heads, size // heads, size // heads, dtype=torch.float32)
     # Empty stands for all and for zeros.
-    kept, reverse_kept = (mixed.new_empty(0, 0) if x is None else x.exp() for x in (fading, reverse_fading))
+    kept = [mixed.new_empty(0, 0)] * 2 if fading is None else [x.exp() for x in fading]
     state = last_state[:0] if state is None else state
-    given = (x.float().contiguous() for x in (mask, kept, reverse_kept, scale, state))
+    given = (x.float().contiguous() for x in (mask, *kept, scale, state))
     arrays = (_flat(projected), *map(to_numpy, given), _flat(mixed), to_numpy(last_state))
     over_heads(_kernel(size // heads), batch, length, heads, *arrays)
     return mixed, last_state

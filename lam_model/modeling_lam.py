@@ -71,22 +71,17 @@ class GatedDeltaNet(nn.Module):
         if state is not None:
             state = state * torch.where(mask[:, 0] > 0, FADE, 1.0)[:, None, None, None]
         # log decays at a break, a pad with none of its own
-        fading, reverse_fading = (None, None) if breaks is None else (breaks * math.log(FADE), breaks * FORGET)
+        fading = None if breaks is None else (breaks * math.log(FADE), breaks * FORGET)
         if fuses(projected):
             from .delta_net_cpu import fused_delta_net  # imports numba
 
-            mixed, state = fused_delta_net(projected, mask, fading, reverse_fading, self.scale, state)
+            mixed, state = fused_delta_net(projected, mask, fading, self.scale, state)
         else:
-            mixed, state = self._mix(projected, mask, fading, reverse_fading, state)
+            mixed, state = self._mix(projected, mask, fading, state)
         return self.out_proj(mixed.to(x.dtype)), state
 
     def _mix(
-        self,
-        projected: Tensor,
-        mask: Tensor,
-        fading: Tensor | None,
-        reverse_fading: Tensor | None,
-        state: Tensor | None,
+        self, projected: Tensor, mask: Tensor, fading: tuple[Tensor, Tensor] | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """From one projection to the other. Arguments and results are those of `delta_net_cpu.fused_delta_net`."""
         heads = self.heads
@@ -104,7 +99,7 @@ class GatedDeltaNet(nn.Module):
         gates = gates + torch.where(mask[..., None] > 0, 0.0, closed)
         beta, log_decay = gates.sigmoid().chunk(4, dim=-1)[:2], F.logsigmoid(gates).chunk(4, dim=-1)[2:]
         if fading is not None:
-            log_decay = log_decay[0] + fading[..., None], log_decay[1] + reverse_fading[..., None]
+            log_decay = [own + beside[..., None] for own, beside in zip(log_decay, fading, strict=True)]
         left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
         right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
         mixed = left_to_right.flatten(-2) + right_to_left.flatten(-2)

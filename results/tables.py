@@ -38,6 +38,7 @@ def blocks() -> dict[str, str]:
         "long": long(read("long.json")),
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
+        "mixed": mixed(read("mixed.json")),
         "tuning": tuning(),
         "ablations": ablations(),
         "dims": dims(read("dims.json")["scores"]),
@@ -164,17 +165,19 @@ def bench(measured: dict[str, Any]) -> str:
     lengths = sorted({r["tokens"] for r in measured["times"]})
     lines = [["", "threads", "texts", *(f"{length:,}" for length in lengths)]]
     lines.append(["---"] * len(lines[0]))
-    for way, backend in [("model", b) for b in ("torch float32", "torch bfloat16", "onnx float32", "onnx int8")] + [
-        ("encode", "torch float32")
-    ]:
-        for cores in (1, threads) if way == "model" else (threads,):
+    lams = dict.fromkeys((r["way"], r["model"]) for r in measured["times"] if r["model"].startswith("LAM"))
+    for way, lam in lams:
+        backend = lam.removeprefix("LAM, ")
+        minilm = f"MiniLM, {backend.removesuffix(' chunked')}"
+        label = f"{backend}, `encode`" if way == "encode" else backend
+        for cores in (1, threads):
             for batch in sorted({r["batch"] for r in measured["times"]}):
                 cells = []
                 for length in lengths:
-                    taken = [seconds.get((way, cores, f"{m}, {backend}", batch, length)) for m in ("LAM", "MiniLM")]
+                    taken = [seconds.get((way, cores, model, batch, length)) for model in (lam, minilm)]
                     cells.append(f"{taken[0] / taken[1]:.2f}" if all(taken) else "")
-                label = f"{backend}, `encode`" if way == "encode" else backend
-                lines.append([label, str(cores), str(batch), *cells])
+                if any(cells):
+                    lines.append([label, str(cores), str(batch), *cells])
     short = [
         seconds["encode", threads, "MiniLM, torch float32", 32, length]
         / seconds["encode", threads, "LAM, onnx int8", 32, length]
@@ -238,6 +241,48 @@ def training_log() -> list[list[dict[str, Any]]]:
     return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 
+def sweep_logs() -> dict[str, list[dict[str, Any]]]:
+    """The held-out scores of each short run, by all tokens read."""
+    logs = {}
+    for file in sorted((RESULTS / "distill" / "sweep").glob("*.jsonl")):
+        log, before = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()], 0
+        for stage in sorted({row["stage"] for row in log}):
+            rows = [row for row in log if row["stage"] == stage]
+            scored = [row | {"tokens": before + row["tokens"]} for row in rows if "cosine" in row]
+            logs[file.stem] = logs.get(file.stem, []) + scored
+            before += rows[-1]["tokens"]
+    return logs
+
+
+def draw_sweep() -> None:
+    """The held-out error of the short runs against the tokens read."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, rows in sweep_logs().items():
+        axes.plot([row["tokens"] / 1e6 for row in rows], [1 - row["cosine"] for row in rows], "o-", ms=3, label=name)
+    axes.set(title="1 - cosine to the base, held out", xlabel="million tokens", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(RESULTS / "distill" / "sweep.png", dpi=120, format="png")
+
+
+def mixed(measured: dict[str, Any]) -> str:
+    """What LAM's queries find less among MiniLM's vectors than MiniLM's own."""
+    last = measured["weights"][-1]
+    lost = [
+        f"{own - last[name]['ndcg_at_10']:.2f} ± {last[name]['standard_error']:.2f} on {measured['queries'][name]:,} "
+        f"queries ({name})"
+        for name, own in measured["minilm"].items()
+    ]
+    return (
+        f"Asked by LAM, MiniLM's vectors give less than asked by MiniLM: {', '.join(lost)}. Errors as large as "
+        f"LAM's, but dealt out to the test queries at random, give {last['by_chance']['mean']:.2f} ± "
+        f"{last['by_chance']['deviation']:.2f} for MiniLM's {next(iter(measured['minilm'].values())):.2f}."
+    )
+
+
 def draw() -> None:
     """All runs as one curve: a stage that was gone on with in another run continues its tokens."""
     rows, read = [], {}
@@ -268,3 +313,4 @@ if __name__ == "__main__":
     README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     CARD.write_text(model_card(), encoding="utf-8")
     draw()
+    draw_sweep()

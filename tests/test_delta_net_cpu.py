@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map, tree_map_only
 
 from lam_model import delta_rule
 from lam_model.configuration_lam import LamConfig
@@ -24,7 +26,7 @@ def _empty_memory_is_nan():
     torch.use_deterministic_algorithms(False)
 
 
-def inputs(length: int, width: int = 8, carried: bool = True, batch: int = 2) -> list[torch.Tensor | None]:
+def inputs(length: int, width: int = 8, carried: bool = True, batch: int = 2) -> list[Any]:
     """What `fused_delta_net` takes: texts of several lengths, the first with parts, in float64."""
     draw = torch.Generator().manual_seed(length)
     size = HEADS * width
@@ -32,31 +34,33 @@ def inputs(length: int, width: int = 8, carried: bool = True, batch: int = 2) ->
     mask = torch.arange(length) < length - 3 * torch.arange(batch)[:, None]
     scale = torch.rand(HEADS, generator=draw, dtype=torch.float64)
     if not carried:
-        return [projected, mask.long(), None, None, scale, None]
+        return [projected, mask.long(), None, scale, None]
     breaks = torch.arange(length).expand(batch, -1) % 7 == 5
     breaks[1:] = False
     mask &= ~breaks
     fading = breaks * math.log(FADE)
     fading[:, 0] += math.log(FADE)
     state = torch.randn(batch, HEADS, width, width, generator=draw, dtype=torch.float64)
-    return [projected, mask.long(), fading, breaks * FORGET, scale, state]
+    return [projected, mask.long(), (fading, breaks * FORGET), scale, state]
 
 
-def wanted(monkeypatch, arguments: list[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
+def floats_to(dtype: torch.dtype, arguments: list[Any]) -> list[Any]:
+    return tree_map_only(torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, arguments)
+
+
+def wanted(monkeypatch, arguments: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     monkeypatch.setattr(delta_rule, "_fastest", lambda _: "naive")
-    projected, mask, fading, reverse_fading, scale, state = (
-        x.double() if x is not None and x.is_floating_point() else x for x in arguments
-    )
+    projected, mask, fading, scale, state = floats_to(torch.float64, arguments)
     size = (projected.shape[-1] - 4 * HEADS) // 3
     net = GatedDeltaNet(LamConfig(hidden_size=size, num_attention_heads=HEADS)).double()
     with torch.no_grad():
         net.scale.copy_(scale)
-        return net._mix(projected, mask, fading, reverse_fading, state)
+        return net._mix(projected, mask, fading, state)
 
 
-def single(arguments: list[torch.Tensor | None], dtype: torch.dtype = torch.float32) -> list[torch.Tensor | None]:
+def single(arguments: list[Any], dtype: torch.dtype = torch.float32) -> list[Any]:
     """In float32, the projection in `dtype`."""
-    projected, *others = (x.float() if x is not None and x.is_floating_point() else x for x in arguments)
+    projected, *others = floats_to(torch.float32, arguments)
     return [projected.to(dtype), *others]
 
 
@@ -107,10 +111,9 @@ def test_a_number_that_is_none_stays_none():
 def test_layout_in_memory_does_not_matter():
     arguments = single(inputs(20))
     mixed, state = fused_delta_net(*arguments)
-    for i in (0, 1, 2, 3, 5):
-        x = arguments[i]
-        arguments[i] = x.transpose(-1, -2).contiguous().transpose(-1, -2)
-    for found, before in zip(fused_delta_net(*arguments), (mixed, state), strict=True):
+    relaid = [tree_map(lambda x: x.mT.contiguous().mT if x.ndim > 1 else x, argument) for argument in arguments]
+    assert not relaid[0].is_contiguous()
+    for found, before in zip(fused_delta_net(*relaid), (mixed, state), strict=True):
         assert torch.equal(found, before)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_run_lowers_the_loss_of_both_stages(finished):
         losses = [row["loss"] for row in read_log(finished) if row["stage"] == stage and "loss" in row]
         assert len(losses) > 10
         assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_held_out_texts_are_scored_every_so_many_tokens(start_run, tmp_path):
+    recipe = replace(RECIPE, evaluate_tokens=RECIPE.stage2_tokens // 3)
+    run = start_run(tmp_path, recipe)
+    run.train()
+    scored = [row["tokens"] for row in read_log(run) if row["stage"] == 2 and "cosine" in row]
+    assert {tokens // recipe.evaluate_tokens for tokens in scored} == {1, 2, 3}
 
 
 def test_run_comes_closer_to_the_base_on_held_out_texts(finished, tiny_base):

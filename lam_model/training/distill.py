@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SIMILARITY_WEIGHT = 10.0  # of the squared error of the in-batch cosine matrices
-EVALUATE_TOKENS = 1_000_000  # tokens read between two evaluations on held-out texts
 LOG_STEPS = 10
 CHECKPOINT_SECONDS = 240
 
@@ -176,7 +175,8 @@ class Run:
             lr = learning_rate(peak, self.tokens, total, self.recipe.warmup_tokens)
             losses = self._step(ids.to(self.device), mask.to(self.device), lr)
             read = int(mask.sum())
-            due = self.tokens // EVALUATE_TOKENS < (self.tokens + read) // EVALUATE_TOKENS
+            every = self.recipe.evaluate_tokens
+            due = self.tokens // every < (self.tokens + read) // every
             self.tokens += read
             self.step += 1
             self.seconds += time.monotonic() - begun

@@ -26,6 +26,7 @@ class Recipe:
     block_halvings: int = _option(3, "texts of several blocks are read in blocks halved up to so many times, at random")
     repeat_share: float = _option(0.25, "share of these texts that begin with a passage over and over, as logs do")
     phrase_share: float = _option(0.2, "share of short texts of which a few words are read as a text too")
+    evaluate_tokens: int = _option(1_000_000, "tokens between two evaluations on held-out texts")
     seed: int = _option(0, "of the order of the texts")
 
 

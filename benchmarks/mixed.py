@@ -1,0 +1,168 @@
+"""LAM's queries among MiniLM's vectors, by all weights that were ever packaged: does more distillation find more?
+
+`python benchmarks/mixed.py DATA/mteb-tasks/mteb/scifact DATA/train/pairs.parquet -o results/mixed.json` draws
+results/mixed.png too. The weights are taken out of the repository's history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytrec_eval
+from tqdm import tqdm
+
+import lam_model
+from lam_model.base import sha256
+from lam_model.compare import load_base
+from lam_model.files import write_json
+from lam_model.folder import PACKAGED_WEIGHTS
+from lam_model.provenance import provenance
+from lam_model.training.tasks import read_task, sample
+
+ROOT = Path(__file__).parents[1]
+PAIRS = 3000  # drawn, their passages are the corpus
+TOKENS = 256  # all texts are cut there
+BEST = 10  # documents
+DEALS = 100
+SEED = 0
+
+
+class Judged(NamedTuple):
+    """Queries by their ids, MiniLM's vectors of them and of all documents, and which of these answer each."""
+
+    queries: dict[str, str]
+    vectors: np.ndarray
+    documents: list[str]
+    document_vectors: np.ndarray
+    relevant: dict[str, dict[str, int]]
+
+    def ndcg(self, vectors: np.ndarray) -> np.ndarray:
+        """nDCG@10 of each query, in percent, asked with such vectors (queries, size)."""
+        scores = vectors @ self.document_vectors.T
+        best = np.argpartition(-scores, BEST)[:, :BEST]
+        run = {
+            query: {self.documents[i]: float(scores[row, i]) for i in best[row]}
+            for row, query in enumerate(self.queries)
+        }
+        measure = pytrec_eval.RelevanceEvaluator(self.relevant, {f"ndcg_cut.{BEST}"})
+        found = measure.evaluate(run)
+        return 100 * np.array([found[query][f"ndcg_cut_{BEST}"] for query in self.queries])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scifact", type=Path, help="the task's folder")
+    parser.add_argument("pairs", type=Path, help="a file with queries and passages")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    sets = judged_sets(args.scifact, args.pairs)
+    rows = [measure(commit, sets) for commit in tqdm(commits(), unit="weights")]
+    result = {
+        "deltanet_sha256": sha256(PACKAGED_WEIGHTS),
+        "seed": SEED,
+        "queries": {name: len(judged.queries) for name, judged in sets.items()},
+        "minilm": {name: round(judged.ndcg(judged.vectors).mean(), 2) for name, judged in sets.items()},
+        "weights": rows,
+        **provenance(shlex.join(["python", *sys.argv]), [args.scifact, args.pairs]),
+    }
+    write_json(args.output, result)
+    draw(result, args.output.with_suffix(".png"))
+
+
+def judged_sets(scifact: Path, pairs: Path) -> dict[str, Judged]:
+    """SciFact's test and training queries, and questions, titles and terms with their passages."""
+    base = load_base()
+    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(scifact / "corpus.jsonl")}
+    texts = {row["_id"]: row["text"] for row in lines(scifact / "queries.jsonl")}
+    vectors, found = encode(base, corpus.values()), {}
+    for split in ("test", "train"):
+        relevant: dict[str, dict[str, int]] = {}
+        for row in lines(scifact / "qrels" / f"{split}.jsonl"):
+            relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
+        queries = {query: texts[query] for query in relevant}
+        found[f"SciFact, {split}"] = Judged(queries, encode(base, queries.values()), list(corpus), vectors, relevant)
+    drawn = sample(read_task(str(pairs)), PAIRS)
+    asked, vectors = (encode(base, texts.values()) for texts in (drawn.queries, drawn.corpus))
+    relevant = {query: dict.fromkeys(documents, 1) for query, documents in drawn.relevant.items()}
+    found["pairs"] = Judged(drawn.queries, asked, list(drawn.corpus), vectors, relevant)
+    return found
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def encode(model: Any, texts: Iterable[str]) -> np.ndarray:
+    model.max_seq_length = TOKENS
+    return model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+
+
+def commits() -> list[str]:
+    """Those that changed the packaged weights, the oldest first."""
+    log = ["git", "log", "--reverse", "--format=%h", "--", str(PACKAGED_WEIGHTS)]
+    return subprocess.run(log, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+
+
+def measure(commit: str, sets: dict[str, Judged]) -> dict[str, Any]:
+    """For each set nDCG@10, the standard error of its difference to MiniLM's own, and the cosine to MiniLM's queries.
+
+    Beside them what such errors do by chance: MiniLM's queries of the first set, each moved by the error that LAM's
+    vector of another query has.
+    """
+    show = ["git", "show", f"{commit}:{PACKAGED_WEIGHTS.relative_to(ROOT)}"]
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        subprocess.run(show, cwd=ROOT, check=True, stdout=file)
+        model = lam_model.load(weights=file.name)
+    row: dict[str, Any] = {"commit": commit, "deltanet_sha256": model.manifest["deltanet_sha256"]}
+    errors = []
+    for name, judged in sets.items():
+        vectors = encode(model, judged.queries.values())
+        errors.append(vectors - judged.vectors)
+        found = judged.ndcg(vectors)
+        difference = found - judged.ndcg(judged.vectors)
+        row[name] = {
+            "ndcg_at_10": round(found.mean(), 2),
+            "standard_error": round(difference.std(ddof=1) / len(difference) ** 0.5, 2),
+            "cosine": round(float((vectors * judged.vectors).sum(1).mean()), 4),
+        }
+    first, pool = next(iter(sets.values())), np.concatenate(errors)
+    draw = np.random.default_rng(SEED)
+    dealt = [
+        first.ndcg(first.vectors + draw.choice(pool, len(first.vectors), replace=False)).mean() for _ in range(DEALS)
+    ]
+    row["by_chance"] = {"mean": round(np.mean(dealt), 2), "deviation": round(np.std(dealt), 2)}
+    return row
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """What was lost against MiniLM's own queries, by the cosine to them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, own in result["minilm"].items():
+        rows = [row[name] for row in result["weights"]]
+        lost = [row["ndcg_at_10"] - own for row in rows]
+        errors = [row["standard_error"] for row in rows]
+        label = f"{name} ({result['queries'][name]:,} queries)"
+        axes.errorbar([row["cosine"] for row in rows], lost, errors, fmt="o-", ms=3, capsize=3, label=label)
+    axes.axhline(0, color="grey", lw=0.8)
+    axes.set(
+        title="LAM's queries on MiniLM's documents", xlabel="cosine to MiniLM's queries", ylabel="nDCG@10 over MiniLM's"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+if __name__ == "__main__":
+    main()
