@@ -24,7 +24,9 @@ stages no-stage-1 0
 stages longer-stage-1 250000
 stages stage-2-at-2e-4 100000 --stage2-lr 2e-4
 stages stage-2-at-1.5e-3 100000 --stage2-lr 1.5e-3
+stages batches-of-1024 100000 --batch-tokens 1024
 stages batches-of-2048 100000 --batch-tokens 2048
 stages batches-of-8192 100000 --batch-tokens 8192
+stages warm-up-of-10000 100000 --warmup-tokens 10000
 stages pooled-weight-80 100000 --pooled-weight 80
 stages short-texts-alone 100000 --long-share 0
