@@ -126,6 +126,15 @@ def tiny_lam(tiny_base) -> LamModel:
     return _with_lively_gates(convert(tiny_base))
 
 
+@pytest.fixture
+def empty_memory_is_nan():
+    """What a kernel leaves unwritten is NaN, not a leftover that happens to be right."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(8).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def lively_gates():
     """What makes a LAM look trained."""
