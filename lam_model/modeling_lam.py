@@ -95,8 +95,8 @@ class GatedDeltaNet(nn.Module):
         # Split and added up with heads side by side: these views are free, and cancel out in an ONNX graph.
         query, key, value = (x.unflatten(-1, (heads, -1)) for x in (*query_key.flatten(-2).chunk(2, dim=-1), value))
         # A pad writes nothing and forgets nothing. Both functions of all gates: one node of an ONNX graph.
-        closed = torch.tensor([-torch.inf, torch.inf]).repeat_interleave(2 * heads).to(projected)
-        gates = gates + torch.where(mask[..., None] > 0, 0.0, closed)
+        infinite = projected.new_full((2 * heads,), torch.inf)
+        gates = gates + torch.where(mask[..., None] > 0, 0.0, torch.cat([-infinite, infinite]))
         beta, log_decay = gates.sigmoid().chunk(4, dim=-1)[:2], F.logsigmoid(gates).chunk(4, dim=-1)[2:]
         if fading is not None:
             log_decay = [own + beside[..., None] for own, beside in zip(log_decay, fading, strict=True)]
