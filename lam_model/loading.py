@@ -81,6 +81,11 @@ class Lam(SentenceTransformer):
             features = module(features)
         return features
 
+    @SentenceTransformer.max_seq_length.setter
+    def max_seq_length(self, limit: int | None) -> None:
+        """Most tokens of a text, [CLS] and [SEP] counted; None: no limit."""
+        self[0].max_seq_length = folder.NO_LIMIT if limit is None else limit
+
     def encode_passages(
         self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
     ) -> Passages | list[Passages]:

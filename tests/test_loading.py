@@ -96,6 +96,8 @@ def test_nothing_is_truncated_unless_a_limit_is_set(built):
     model.max_seq_length = 256
     with pytest.warns(UserWarning, match="max_seq_length=256"):
         np.testing.assert_allclose(model.encode(text), model.encode(longer), atol=1e-6)
+    model.max_seq_length = None
+    assert np.abs(model.encode(text) - model.encode(longer)).max() > 1e-4
 
 
 def test_memory_of_encode_does_not_grow_with_the_text(built):
