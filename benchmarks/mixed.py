@@ -7,7 +7,6 @@ results/mixed.png too. The weights are taken out of the repository's history.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytrec_eval
+from judged import Split, ndcg, read, standard_error
 from tqdm import tqdm
 
 import lam_model
@@ -31,31 +30,21 @@ from lam_model.training.tasks import read_task, sample
 ROOT = Path(__file__).parents[1]
 PAIRS = 3000  # drawn, their passages are the corpus
 TOKENS = 256  # all texts are cut there
-BEST = 10  # documents
 DEALS = 100
 SEED = 0
 
 
 class Judged(NamedTuple):
-    """Queries by their ids, MiniLM's vectors of them and of all documents, and which of these answer each."""
+    """Queries and what answers them, MiniLM's vectors of them, the documents' ids, MiniLM's vectors of these."""
 
-    queries: dict[str, str]
+    split: Split
     vectors: np.ndarray
     documents: list[str]
     document_vectors: np.ndarray
-    relevant: dict[str, dict[str, int]]
 
     def ndcg(self, vectors: np.ndarray) -> np.ndarray:
         """nDCG@10 of each query, in percent, asked with such vectors (queries, size)."""
-        scores = vectors @ self.document_vectors.T
-        best = np.argpartition(-scores, BEST)[:, :BEST]
-        run = {
-            query: {self.documents[i]: float(scores[row, i]) for i in best[row]}
-            for row, query in enumerate(self.queries)
-        }
-        measure = pytrec_eval.RelevanceEvaluator(self.relevant, {f"ndcg_cut.{BEST}"})
-        found = measure.evaluate(run)
-        return 100 * np.array([found[query][f"ndcg_cut_{BEST}"] for query in self.queries])
+        return ndcg(vectors @ self.document_vectors.T, self.split, self.documents)
 
 
 def main() -> None:
@@ -70,7 +59,7 @@ def main() -> None:
     result = {
         "deltanet_sha256": sha256(PACKAGED_WEIGHTS),
         "seed": SEED,
-        "queries": {name: len(judged.queries) for name, judged in sets.items()},
+        "queries": {name: len(judged.split.queries) for name, judged in sets.items()},
         "minilm": {name: round(scores.mean(), 2) for name, scores in own.items()},
         "weights": rows,
         **provenance(shlex.join(["python", *sys.argv]), [args.scifact, args.pairs]),
@@ -82,24 +71,18 @@ def main() -> None:
 def judged_sets(scifact: Path, pairs: Path) -> dict[str, Judged]:
     """SciFact's test and training queries, and questions, titles and terms with their passages."""
     base = load_base()
-    corpus = {row["_id"]: f"{row['title']} {row['text']}".strip() for row in lines(scifact / "corpus.jsonl")}
-    texts = {row["_id"]: row["text"] for row in lines(scifact / "queries.jsonl")}
-    vectors, found = encode(base, corpus.values()), {}
-    for split in ("test", "train"):
-        relevant: dict[str, dict[str, int]] = {}
-        for row in lines(scifact / "qrels" / f"{split}.jsonl"):
-            relevant.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-        queries = {query: texts[query] for query in relevant}
-        found[f"SciFact, {split}"] = Judged(queries, encode(base, queries.values()), list(corpus), vectors, relevant)
+    corpus, splits = read(scifact)
     drawn = sample(read_task(str(pairs)), PAIRS)
-    asked, vectors = (encode(base, texts.values()) for texts in (drawn.queries, drawn.corpus))
-    relevant = {query: dict.fromkeys(documents, 1) for query, documents in drawn.relevant.items()}
-    found["pairs"] = Judged(drawn.queries, asked, list(drawn.corpus), vectors, relevant)
+    answers = {query: dict.fromkeys(documents, 1) for query, documents in drawn.relevant.items()}
+    found = {}
+    for texts, named in (
+        (corpus, {f"SciFact, {name}": split for name, split in splits.items()}),
+        (drawn.corpus, {"pairs": Split(drawn.queries, answers)}),
+    ):
+        vectors = encode(base, texts.values())
+        for name, split in named.items():
+            found[name] = Judged(split, encode(base, split.queries.values()), list(texts), vectors)
     return found
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def encode(model: Any, texts: Iterable[str]) -> np.ndarray:
@@ -126,13 +109,13 @@ def measure(commit: str, sets: dict[str, Judged], own: dict[str, np.ndarray]) ->
     row: dict[str, Any] = {"commit": commit, "deltanet_sha256": model.manifest["deltanet_sha256"]}
     errors = []
     for name, judged in sets.items():
-        vectors = encode(model, judged.queries.values())
+        vectors = encode(model, judged.split.queries.values())
         errors.append(vectors - judged.vectors)
         found = judged.ndcg(vectors)
         difference = found - own[name]
         row[name] = {
             "ndcg_at_10": round(found.mean(), 2),
-            "standard_error": round(difference.std(ddof=1) / len(difference) ** 0.5, 2),
+            "standard_error": round(standard_error(difference), 2),
             "cosine": round(float((vectors * judged.vectors).sum(1).mean()), 4),
         }
     first, pool = next(iter(sets.values())), np.concatenate(errors)
