@@ -145,7 +145,7 @@ def kept(measured: dict[str, Any]) -> str:
     )
     return (
         "SciFact by all its judged queries, on none of which either was trained, before and after `long`, with the "
-        f"standard error of the difference. {lengths[0].upper()}{lengths[1:]}."
+        f"standard error of the difference. {lengths}."
     )
 
 
