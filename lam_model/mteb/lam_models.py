@@ -44,7 +44,7 @@ lam = ModelMeta(
     languages=["eng-Latn"],
     open_weights=True,
     # the first 40 digits of the sha256 of the DeltaNet weights
-    revision="7da014c6747cdbb38b38a36a8dc81e3d41b64ea0",
+    revision="f8502af0496b686eb1b13e0d95ef8423079fe231",
     release_date="2026-11-24",
     n_parameters=22_676_328,
     n_embedding_parameters=11_720_448,
