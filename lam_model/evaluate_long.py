@@ -111,7 +111,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield _best(asked, _grouped(_each_once(lam.encode, alone), [len(one.offsets) for one in found]))
 
     def without_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
-        with _without_carried_state():
+        with without_carried_state():
             vectors = lam.encode(documents, batch_size=_BATCH)
             found = lam.encode_passages(documents)
         asked = lam.encode(queries)
@@ -143,7 +143,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 
 
 @contextmanager
-def _without_carried_state() -> Iterator[None]:
+def without_carried_state() -> Iterator[None]:
     """Every block and every passage is read as what it is, but from an empty state."""
     fade, modeling_lam.FADE = modeling_lam.FADE, math.exp(modeling_lam.FORGET)
     try:

@@ -45,7 +45,17 @@ def test_the_model_card_has_what_the_hub_reads():
 
 @pytest.mark.parametrize(
     "name",
-    ["compare.json", "eval.json", "long.json", "lengths.json", "onnx.json", "bench.json", "dims.json", "mixed.json"],
+    [
+        "compare.json",
+        "eval.json",
+        "long.json",
+        "carried.json",
+        "lengths.json",
+        "onnx.json",
+        "bench.json",
+        "dims.json",
+        "mixed.json",
+    ],
 )
 def test_the_figures_are_of_the_packaged_weights(name):
     figures = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
