@@ -14,7 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .delta_rule_cpu import Vectors, aligned, begin, intrinsic, ir, numba, over_heads, read_token, take, to_numpy, types
+from .delta_rule_cpu import (
+    Vectors,
+    aligned,
+    begin,
+    compiled,
+    intrinsic,
+    ir,
+    over_heads,
+    read_token,
+    take,
+    to_numpy,
+    types,
+)  # fmt: skip
 
 _LANES = 32  # gates worked on together
 
@@ -120,7 +132,7 @@ def _add(_context, lanes, scale, one, other, at, target, target_at):
 def _kernel(width: int) -> Callable[..., None]:
     """For heads of so many numbers, known to the compiler."""
 
-    @numba.njit(nogil=True, cache=True)
+    @compiled
     def delta_net(projected, mask, kept, reverse_kept, scale, state, mixed, last_state, taken):
         batch, length = mask.shape
         heads = len(scale)

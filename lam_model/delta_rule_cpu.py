@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,22 @@ except ImportError as error:
 _LANES = 32  # columns of the state worked on together, forward
 _LINE = 64  # bytes
 _THREAD_MIN = 1024  # tokens x heads under which a second thread costs more than it saves
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled for its arguments; kept for the next process where there is a place to keep it."""
+    try:
+        kernel = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the home can be written
+        return numba.njit(nogil=True)(function)
+
+    def run(*args: Any) -> Any:
+        try:
+            return kernel(*args)
+        except OSError:  # compiled, but not kept, for the disk is full: a kernel itself opens no file
+            return kernel(*args)
+
+    return run
 
 
 class Vectors:
@@ -202,7 +219,7 @@ def take(_context, taken):
 def _forward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
     """For key width K and value width V, known to the compiler."""
 
-    @numba.njit(nogil=True, cache=True)
+    @compiled
     def forward(query, key, value, strides, beta, decay, state, output, last_state, taken):
         batch, length, heads = beta.shape
         p = np.empty(V, last_state.dtype)
@@ -233,7 +250,7 @@ def _forward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
 
 @cache
 def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
-    @numba.njit(nogil=True, cache=True)
+    @compiled
     def backward(
         query, key, value, d_output, strides, beta, decay, state, d_state,
         d_query, d_key, d_value, d_beta, d_log_decay, taken,

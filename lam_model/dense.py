@@ -1,48 +1,39 @@
-"""Dense layers whose weights lie as the CPU's matrix products want them."""
+"""Dense layers that multiply as fast as the CPU can."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+_ROWS = 128  # from so many on, oneDNN is worth its own layout of a float32 weight, made anew for each product
+
 
 class Dense(nn.Linear):
-    """`nn.Linear`; in inference on a CPU, from a copy of the weight in oneDNN's own layout.
+    """`nn.Linear`; in inference on a CPU, by oneDNN from the weight as it is.
 
-    torch lays a weight out anew for each product, or does without: few rows then take up to half as long again. The
-    copy is made by the first product, and again after the weight has changed.
+    No copy of the weight is kept. An optimiser, `.data`, a numpy view or an adapter that is merged can change a weight
+    without a trace, so a copy can never be known to be current.
     """
 
-    _packed: tuple[tuple[int, int], Tensor] | None = None  # which weight the copy is of, and the copy
-
     def forward(self, x: Tensor) -> Tensor:
-        if not self._takes(x):
+        if not self._by_onednn(x):
             return super().forward(x)
-        version = (self.weight.data_ptr(), self.weight._version)
-        if self._packed is None or self._packed[0] != version:
-            self._packed = version, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed[1], self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
-    def _takes(self, x: Tensor) -> bool:
-        weight = self.weight
+    def _by_onednn(self, x: Tensor) -> bool:
+        rows = x.numel() // self.in_features
         return (
             not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
             and not torch.is_autocast_enabled(x.device.type)
-            and x.device.type == weight.device.type == "cpu"
-            and x.dtype == weight.dtype
-            and x.numel() > 0
-            and not weight.is_inference()  # has no version
-            and _multiplies(x.dtype)
+            and x.device.type == self.weight.device.type == "cpu"
+            and x.dtype == self.weight.dtype
+            and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.enabled
+            and (rows >= _ROWS if x.dtype == torch.float32 else rows > 0 and _multiplies_bfloat16(x.dtype))
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # the layout is this process's own
 
-
-def _multiplies(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _multiplies_bfloat16(dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()

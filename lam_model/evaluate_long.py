@@ -21,7 +21,7 @@ from .long_sets import RetrievalSet
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from .loading import Lam
+    from .sentence_transformers import Lam
 
 LAM, DISCRIMINANT, PASSAGE = "LAM", "LAM, document vector", "LAM, best passage"
 WITHOUT_STATE = "LAM without carried state"

@@ -11,8 +11,12 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from .base import convert, find_base, sha256
 from .files import replacing, write_json
@@ -24,7 +28,16 @@ PACKAGED_WEIGHTS = Path(__file__).parent / "weights" / "deltanet.safetensors"
 MANIFEST = "manifest.json"
 ONNX = "onnx/"  # where graphs are, written and checked apart from all else
 WEIGHTS = "model.safetensors"
-CODE = ("configuration_lam.py", "modeling_lam.py", "dense.py", "delta_rule.py", "delta_rule_cpu.py", "delta_net_cpu.py")
+CODE = (
+    "configuration_lam.py",
+    "modeling_lam.py",
+    "batching.py",
+    "dense.py",
+    "delta_rule.py",
+    "delta_rule_cpu.py",
+    "delta_net_cpu.py",
+)
+_AUTO_MAP = {"AutoConfig": "configuration_lam.LamConfig", "AutoModel": "modeling_lam.LamModel"}
 _MODULES = ("Transformer", "Pooling", "Normalize")  # what a base may consist of
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 NO_LIMIT = 10**9  # tokens: nothing is truncated; transformers would warn of a missing limit
@@ -57,29 +70,49 @@ def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as beside:
         beside.mkdir()
-        model.config.auto_map = {
-            "AutoConfig": "configuration_lam.LamConfig",
-            "AutoModel": "modeling_lam.LamModel",
-        }
         model.save_pretrained(beside)
-        for name in CODE:
-            shutil.copy(Path(__file__).parent / name, beside / name)
         _write_tokenizer(base, beside)
         _write_modules(base, beside)
-        files = sorted(p.relative_to(beside).as_posix() for p in beside.rglob("*") if p.is_file())
-        manifest: dict[str, Any] = {
-            "base_sha256": sha256(base / WEIGHTS),
-            "deltanet_sha256": sha256(weights),
-            "sha256": {name: sha256(beside / name) for name in files},
-        }
-        write_json(beside / MANIFEST, manifest)
         (beside / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-        manifest["golden"] = [
-            {"text": text, "vector": [round(x, 6) for x in vector]}
-            for text, vector in zip(GOLDEN_TEXTS, _vectors(beside, GOLDEN_TEXTS), strict=True)
-        ]
-        write_json(beside / MANIFEST, manifest)
+        files = [p.relative_to(beside).as_posix() for p in beside.rglob("*") if p.is_file()]
+        _write_manifest(beside, files, base_sha256=sha256(base / WEIGHTS), deltanet_sha256=sha256(weights))
     return out
+
+
+def adopt(folder: Path) -> None:
+    """Make a whole model folder of one that sentence-transformers has saved, as after training.
+
+    What it lacks is written: code files, manifest and golden vectors. Graphs of the weights before are not taken over.
+
+    Raises:
+        FileNotFoundError, ValueError: it is no LAM, or naming the file and what is wrong with it.
+    """
+    config = _read_config(folder)
+    _read_model(folder)
+    for name in CODE:
+        shutil.copy(Path(__file__).parent / name, folder / name)
+    write_json(folder / "config.json", config | {"auto_map": _AUTO_MAP})
+    tokenizer = _read_json(folder / "tokenizer.json")
+    write_json(folder / "tokenizer.json", tokenizer | {"truncation": None, "padding": None})
+    parts = [module["path"] for module in _read_json(folder / "modules.json") if module["path"]]
+    files = [*folder.glob("*.json"), *folder.glob("*.txt"), *map(folder.joinpath, CODE), folder / WEIGHTS]
+    files += [path for part in parts for path in (folder / part).glob("*") if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in files if path.name != MANIFEST]
+    try:
+        _write_manifest(folder, names, deltanet_sha256=sha256(folder / WEIGHTS))
+    except BaseException:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        raise
+
+
+def _write_manifest(folder: Path, files: Iterable[str], **made_of: str) -> None:
+    manifest = {**made_of, "sha256": {name: sha256(folder / name) for name in sorted(files)}}
+    write_json(folder / MANIFEST, manifest)
+    golden = [
+        {"text": text, "vector": [round(x, 6) for x in vector]}
+        for text, vector in zip(GOLDEN_TEXTS, _vectors(folder, GOLDEN_TEXTS), strict=True)
+    ]
+    write_json(folder / MANIFEST, manifest | {"golden": golden})
 
 
 def cached(weights: Path = PACKAGED_WEIGHTS) -> tuple[Path, dict[str, Any]]:
@@ -92,13 +125,21 @@ def cached(weights: Path = PACKAGED_WEIGHTS) -> tuple[Path, dict[str, Any]]:
     try:
         return path, check(path)
     except (FileNotFoundError, ValueError):
-        shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):
         try:
-            build(path, weights)
-        except OSError:
-            if not path.exists():  # else another process has built it meanwhile
-                raise
+            return path, check(path)  # another thread or process has built it meanwhile
+        except (FileNotFoundError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+        # In a thread of its own, with which those of OpenMP end: a process that forks later would wait for them.
+        with ThreadPoolExecutor(1) as thread, suppress(FileExistsError):  # of one that knows no lock, as an older LAM
+            thread.submit(build, path, weights).result()
         return path, check(path)
+
+
+def locked(path: Path) -> FileLock:
+    """To be held while something in the user's cache folder is written, for all threads and processes."""
+    return FileLock(path.parent.with_suffix(".lock"))
 
 
 def load_trained(model: Any, weights: Path) -> None:
@@ -123,6 +164,8 @@ def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Te
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from .modeling_lam import is_finite
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: fetch or build the model again")
     try:
@@ -137,7 +180,7 @@ def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Te
             faults.append(f"{name} is {tuple(tensor.shape)}, not {shapes[name]}")
         elif not tensor.is_floating_point():
             faults.append(f"{name} is {tensor.dtype}, not floating point")
-        elif not tensor.isfinite().all():
+        elif not is_finite(tensor):
             faults.append(f"{name} is not finite")
     if faults:
         raise ValueError(f"{path} does not fit: {'; '.join(sorted(faults)[:3])}: fetch or build the model again")
@@ -150,10 +193,35 @@ def check(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: naming the file and what is wrong with it.
     """
+    _read_config(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"{folder / MANIFEST} is missing: if a trainer saved this folder, make it whole with "
+            f"`lam verify --adopt {folder}`; else fetch or build the model again"
+        )
+    return check_files(folder)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if config.get("model_type") != "lam":
         raise ValueError(f"{folder} holds a {config.get('model_type')!r} model, not a LAM: name another folder")
-    return check_files(folder)
+    return config
+
+
+def _read_model(folder: Path) -> dict[str, Tensor]:
+    """All weights of a model folder: those that its configuration asks for, float32 and finite."""
+    import torch
+
+    from .configuration_lam import LamConfig
+    from .modeling_lam import LamModel
+
+    with torch.device("meta"):
+        expected = LamModel(LamConfig(**_read_json(folder / "config.json"))).state_dict()
+    tensors = read_weights(folder / WEIGHTS, {name: tuple(t.shape) for name, t in expected.items()})
+    if wrong := [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]:
+        raise ValueError(f"{folder / WEIGHTS}: {wrong[0]} is {tensors[wrong[0]].dtype}, not float32: save it so")
+    return tensors
 
 
 def check_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -184,17 +252,7 @@ def verify(folder: Path) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: naming the file and what is wrong with it.
     """
-    import torch
-
-    from .configuration_lam import LamConfig
-    from .modeling_lam import LamModel
-
-    manifest = check(folder)
-    with torch.device("meta"):
-        expected = LamModel(LamConfig(**_read_json(folder / "config.json"))).state_dict()
-    tensors = read_weights(folder / WEIGHTS, {name: tuple(t.shape) for name, t in expected.items()})
-    if wrong := [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]:
-        raise ValueError(f"{folder / WEIGHTS}: {wrong[0]} is {tensors[wrong[0]].dtype}, not float32: build it again")
+    manifest, tensors = check(folder), _read_model(folder)
     golden = manifest["golden"]
     difference = max(
         abs(a - b)

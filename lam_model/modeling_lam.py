@@ -9,7 +9,7 @@ text, memory stays flat, and reading a text block by block is the same function 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
+from .batching import CPU, GPU, alike
 from .configuration_lam import LamConfig
-from .delta_rule import delta_rule, fuses
+from .delta_rule import delta_rule, fuses, is_traced
 from .dense import Dense
 
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the fi
 
 FADE = 0.2  # what is left of the state from left to right where a block or a part of one begins (docs/LOG.md)
 FORGET = -50.0  # log decay that leaves nothing of a state, and the sums of a chunk's log decays exact
+_PIECE = 16_384  # numbers: torch starts its threads for more
 
 
 @dataclass
@@ -36,7 +38,7 @@ class LamOutput(ModelOutput):
     """What `LamModel` returns.
 
     Args:
-        last_hidden_state: (batch, length, hidden size).
+        last_hidden_state: (batch, length, hidden size); zeros at the pads that were not read.
         state: what has been read so far, (batch, layers, heads, head size, head size), float32; of `forward` with
             `output_state`.
         hidden_states: with `output_hidden_states`, the embeddings and each layer's output.
@@ -116,8 +118,9 @@ class LamEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, first_block: bool | Tensor, breaks: Tensor | None = None) -> Tensor:
-        position = torch.arange(input_ids.shape[1], device=input_ids.device)
+    def forward(self, tokens: Tensor, first_block: bool | Tensor, breaks: Tensor | None = None) -> Tensor:
+        """tokens: ids (batch, length), or the vectors of words in their place (batch, length, size)."""
+        position = torch.arange(tokens.shape[1], device=tokens.device)
         if breaks is not None:
             begin = torch.where(breaks, position + 1, 0).cummax(dim=-1).values
             position = torch.maximum(position - begin, position.clamp(max=1))
@@ -125,7 +128,8 @@ class LamEmbeddings(nn.Module):
             position = torch.maximum(position, 1 - first_block[:, None].to(position.dtype))
         elif not first_block:
             position = position.clamp(min=1)
-        x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
+        words = tokens if tokens.is_floating_point() else self.word_embeddings(tokens)
+        x = words + self.token_type_embeddings.weight[0]
         return self.LayerNorm(x + self.position_embeddings(position))
 
 
@@ -178,7 +182,7 @@ class LamModel(PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # they are named below, with all that is wrong
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
-        if bad := [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]:
+        if bad := [name for name, tensor in model.state_dict().items() if not is_finite(tensor)]:
             wrong["non_finite"] = bad
         if wrong:
             raise ValueError(f"the weights of {args[0] if args else 'this model'} do not fit a LAM: {wrong}")
@@ -230,65 +234,150 @@ class LamModel(PreTrainedModel):
         Returns:
             (batch, hidden size).
         """
-        size, states, total = self.config.block_size, [None] * len(self.layers), 0
-        for start in range(0, input_ids.shape[1], size):
-            block = slice(start, start + size)
-            hidden_states, states = self._read(input_ids[:, block], attention_mask[:, block], states, start == 0)
-            total = total + (hidden_states[-1].float() * attention_mask[:, block, None]).sum(1)
-        return (total / attention_mask.sum(1, keepdim=True).clamp(min=1)).to(hidden_states[-1].dtype)
+        like = self.embeddings.LayerNorm.weight
+        total = like.new_zeros(len(input_ids), self.config.hidden_size, dtype=torch.float32)
+        for rows, block, hidden_states, _ in self._read_blocks(input_ids, attention_mask):
+            total[rows] += (hidden_states[-1].float() * attention_mask[rows, block, None]).sum(1)
+        return (total / attention_mask.sum(1, keepdim=True).clamp(min=1)).to(like.dtype)
+
+    def _read_blocks(
+        self, tokens: Tensor, attention_mask: Tensor
+    ) -> Iterator[tuple[Tensor, slice, tuple[Tensor, ...], Sequence[Tensor | None]]]:
+        """Read texts of any length, a block at a time of those that are alike; one that has ended is read no further.
+
+        Yields:
+            Which texts, which of their tokens, the hidden states of these, and each layer's state after them.
+        """
+        size = self.config.block_size
+        limits = CPU if attention_mask.device.type == "cpu" else GPU
+        ends = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device) * (attention_mask > 0)
+        lengths, order = F.pad(ends, (1, 0)).amax(1).sort(descending=True, stable=True)
+        lengths, states = lengths.tolist(), [None] * len(self.layers)
+        for start in range(0, max(lengths, default=0), size):
+            left = [min(length - start, size) for length in lengths if length > start]
+            after = []
+            for group in alike(left, **limits):
+                rows, block = order[group], slice(start, start + left[group.start])
+                before = [state if state is None else state[group] for state in states]
+                read = self._read(tokens[rows, block], attention_mask[rows, block], before, start == 0)
+                after.append(read[1])
+                yield rows, block, *read
+            states = [None if state[0] is None else torch.cat(state) for state in zip(*after, strict=True)]
 
     def _read(
         self,
-        input_ids: Tensor,
+        tokens: Tensor,
         attention_mask: Tensor,
         states: Sequence[Tensor | None],
         first_block: bool | Tensor,
         breaks: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
         """The hidden states of a block, and each layer's state after it."""
-        hidden_states, last_states = [self.embeddings(input_ids, first_block, breaks)], []
+        return self._mix(self.embeddings(tokens, first_block, breaks), attention_mask, states, breaks)
+
+    def _mix(
+        self, x: Tensor, attention_mask: Tensor, states: Sequence[Tensor | None], breaks: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        hidden_states, last_states = [x], []
         for layer, state in zip(self.layers, states, strict=True):
-            x, state = layer(hidden_states[-1], attention_mask, state, breaks)
+            x, state = layer(x, attention_mask, state, breaks)
             hidden_states.append(x)
             last_states.append(state)
         return tuple(hidden_states), tuple(last_states)
+
+    def _read_at_once(
+        self, tokens: Tensor, attention_mask: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """As `_read_blocks`, without a loop: for a compiler that looks on, which would make a copy of each turn.
+
+        Between two blocks stands a pad at which the states fade and end.
+        """
+        size, length, none = self.config.block_size, tokens.shape[1], [None] * len(self.layers)
+        place = torch.arange(length + (length - 1) // size, device=tokens.device)
+        source = (place - place // (size + 1)).clamp(max=length - 1)
+        breaks = (place % (size + 1) == size)[None]
+        mask = torch.where(breaks, 0, attention_mask.index_select(1, source))
+        x = self.embeddings(tokens.index_select(1, source), True, breaks)
+        follows = mask.flip(1).cumsum(1).flip(1) > 0  # the state of a text that has ended does not fade any more
+        hidden_states, states = self._mix(x, mask, none, breaks & follows)
+        own = torch.arange(length, device=tokens.device)
+        own = own + own // size
+        return tuple(x.index_select(1, own) for x in hidden_states), states
 
     def _stack(self, states: Sequence[Tensor | None]) -> Tensor | None:
         return None if self.config.base_only else torch.stack(states, dim=1)
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        output_hidden_states: bool = False,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         output_state: bool = False,
-        return_dict: bool = True,
-        **kwargs: Any,
     ) -> LamOutput | tuple[Tensor, ...]:
         """Read texts of any length, block by block.
 
         Args:
             input_ids: (batch, length), padded on the right.
             attention_mask: (batch, length), 1 for tokens and 0 for pads; all ones if None.
-            output_hidden_states: return the hidden states of the embeddings and of every layer.
+            token_type_ids: (batch, length), without effect: a LAM reads one text, of one type.
+            inputs_embeds: (batch, length, hidden size), the vectors of words instead of `input_ids`.
+            output_hidden_states: return the hidden states of the embeddings and of every layer; as the configuration
+                says if None.
+            return_dict: a `LamOutput` instead of a tuple; as the configuration says if None.
             output_state: return what has been read.
-            kwargs: what other encoders take (`token_type_ids`), without effect.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds` were given.
         """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        batch, length = input_ids.shape
-        size, states = self.config.block_size, [None] * len(self.layers)
-        last = self.embeddings.LayerNorm.weight.new_empty(batch, length, self.config.hidden_size)
-        hidden = []
-        for start in range(0, length, size):
-            block = slice(start, start + size)
-            read, states = self._read(input_ids[:, block], attention_mask[:, block], states, start == 0)
-            last[:, block] = read[-1]
-            if output_hidden_states:
-                hidden.append(read)
+            attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        if is_traced():
+            hidden_states, states = self._read_at_once(tokens, attention_mask)
+        else:
+            hidden_states, states = self._read_and_gather(tokens, attention_mask, output_hidden_states, output_state)
         output = LamOutput(
-            last_hidden_state=last,
+            last_hidden_state=hidden_states[-1],
             state=self._stack(states) if output_state else None,
-            hidden_states=tuple(torch.cat(x, dim=1) for x in zip(*hidden, strict=True)) or None,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
         )
         return output if return_dict else output.to_tuple()
+
+    def _read_and_gather(
+        self, tokens: Tensor, attention_mask: Tensor, all_layers: bool, with_states: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The hidden states of the last layer, or of all, and each layer's state if wanted, in the order of the texts."""
+        config, like = self.config, self.embeddings.LayerNorm.weight
+        batch, length = attention_mask.shape
+        kept = slice(None) if all_layers else slice(-1, None)
+        heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+        hidden_states: list[Tensor] = []
+        states = [like.new_zeros(batch, heads, width, width, dtype=torch.float32) for _ in self.layers if with_states]
+        for rows, block, read, last_states in self._read_blocks(tokens, attention_mask):
+            hidden_states = hidden_states or [x.new_zeros(batch, length, config.hidden_size) for x in read[kept]]
+            for whole, part in zip(hidden_states, read[kept], strict=True):
+                whole[rows, block] = part
+            for whole, part in zip(states, last_states, strict=False):
+                if part is not None:
+                    whole[rows] = part
+        nothing = like.new_zeros(batch, length, config.hidden_size)
+        return hidden_states or [nothing for _ in (None, *self.layers)][kept], states
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are, in pieces for which torch starts no threads: who forks after loading has none of them."""
+    return all(piece.isfinite().all() for piece in tensor.reshape(-1).split(_PIECE))
+
+
+# What `save_pretrained` writes says where its code is, and has the code beside it.
+LamConfig.register_for_auto_class()
+LamModel.register_for_auto_class("AutoModel")

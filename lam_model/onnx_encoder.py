@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .batching import CPU, alike
 from .folder import ONNX, check_files
 from .texts import clean
+
+_LEFT_BEHIND: list[Any] = []  # sessions of a process that forked: their threads are not here, to end one would hang
 
 
 def graph_file(base_only: bool = False, int8: bool = False) -> str:
@@ -40,19 +45,24 @@ class OnnxEncoder:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise ImportError(f"{error.name} is not installed: pip install 'lam-model[onnx]'") from error
+        from .tokenizing import unlimited
+
+        self._arguments = (folder, file, threads, checked)
         folder = Path(folder)
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing: write the graphs with `lam export onnx {folder}`")
         if checked:
             check_files(folder, [file, "tokenizer.json", "config.json"])
-        options = onnxruntime.SessionOptions()
+        self._options = options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # it warns of inputs that have defaults
-        self._session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+        options.enable_mem_pattern = False  # it keeps a plan for every shape that comes by
+        self._graph = folder / file
+        self._begin()
         # What has to be given from the start on; the other `past_*` inputs have defaults and are not listed.
         self._past = {i.name: i.shape[1:] for i in self._session.get_inputs() if i.name.startswith("past_")}
         self._carried = [o.name for o in self._session.get_outputs() if o.name.startswith("present_")]
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = unlimited(Tokenizer.from_file(str(folder / "tokenizer.json")))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._block, self._pad = config["block_size"], config["pad_token_id"]
         self.dimension: int = config["hidden_size"]
@@ -74,39 +84,70 @@ class OnnxEncoder:
         if isinstance(texts, str):
             return self.encode([texts], batch_tokens)[0]
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        for rows in _batches([len(ids) for ids in tokens], batch_tokens, self._block):
-            longest = max(len(tokens[row]) for row in rows)
-            ids = np.full((len(rows), longest), self._pad, np.int64)
-            mask = np.zeros_like(ids)
-            for i, row in enumerate(rows):
-                ids[i, : len(tokens[row])], mask[i, : len(tokens[row])] = tokens[row], 1
-            vectors[rows] = self.embed(ids, mask)
+        tokens = self.tokenize(texts)
+        order = sorted(range(len(texts)), key=lambda i: -len(tokens[i]))
+        blocks = [min(len(tokens[i]), self._block) for i in order]
+        for group in alike(blocks, **CPU | {"most": batch_tokens}):
+            vectors[order[group]] = self.embed_tokens([tokens[i] for i in order[group]], batch_tokens)
         return vectors
+
+    def tokenize(self, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
+        """The token ids of each text, [CLS] and [SEP] among them; at most so many, if there is a limit."""
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        if limit is None:
+            return tokens
+        return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in tokens]
 
     def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        """Unit vectors (texts, dimension) of padded tokens, each (texts, length), block by block."""
-        carried = {name: np.zeros((len(input_ids), *shape), np.float32) for name, shape in self._past.items()}
-        length = input_ids.shape[1]
-        for start in range(0, length, self._block):
-            block = {
-                "input_ids": input_ids[:, start : start + self._block],
-                "attention_mask": attention_mask[:, start : start + self._block],
+        """Unit vectors (texts, dimension) of tokens that are padded on the right, each (texts, length)."""
+        lengths = attention_mask.sum(1)
+        return self.embed_tokens([ids[:length] for ids, length in zip(input_ids, lengths, strict=True)])
+
+    def embed_tokens(self, tokens: Sequence[Sequence[int]], batch_tokens: int = CPU["most"]) -> np.ndarray:
+        """Unit vectors (texts, dimension) of the token ids of texts, block by block; one that has ended is left out."""
+        vectors = np.zeros((len(tokens), self.dimension), np.float32)
+        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+        lengths = [len(tokens[i]) for i in order]
+        carried: dict[str, np.ndarray] = {}
+        for start in range(0, max(lengths, default=0), self._block):
+            left = [min(length - start, self._block) for length in lengths if length > start]
+            going_on = sum(length > start + self._block for length in lengths)
+            after = []
+            for group in alike(left, **CPU | {"most": batch_tokens}):
+                rows = order[group]
+                past = {name: values[group] for name, values in carried.items()} or self._nothing(len(rows))
+                kept = self._carried if group.start < going_on else []
+                block = self._padded([tokens[row][start : start + self._block] for row in rows])
+                vectors[rows], *present = self._running().run(["sentence_embedding", *kept], block | past)
+                after += [present] if kept else []
+            names = [name.replace("present", "past") for name in self._carried]
+            carried = {
+                name: np.concatenate(parts) for name, parts in zip(names, zip(*after, strict=True), strict=False)
             }
-            kept = self._carried if start + self._block < length else []
-            vectors, *present = self._session.run(["sentence_embedding", *kept], block | carried)
-            carried = {name.replace("present", "past"): value for name, value in zip(kept, present, strict=True)}
         return vectors
 
+    def _nothing(self, texts: int) -> dict[str, np.ndarray]:
+        return {name: np.zeros((texts, *shape), np.float32) for name, shape in self._past.items()}
 
-def _batches(lengths: Sequence[int], tokens: int, block: int) -> Iterator[list[int]]:
-    """Rows of similar length, as many as keep a block of all of them within so many tokens."""
-    rows: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        longest = min(block, lengths[rows[0]] if rows else lengths[row])
-        if rows and (len(rows) + 1) * longest > tokens:
-            yield rows
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows
+    def _padded(self, rows: list[Sequence[int]]) -> dict[str, np.ndarray]:
+        ids = np.full((len(rows), max(map(len, rows))), self._pad, np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def _begin(self) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(self._graph, self._options, providers=["CPUExecutionProvider"])
+        self._process = os.getpid()
+
+    def _running(self) -> Any:
+        """The session, in this process: a fork has none of its threads."""
+        if self._process != os.getpid():
+            _LEFT_BEHIND.append(self._session)
+            self._begin()
+        return self._session
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments

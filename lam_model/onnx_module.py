@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from sentence_transformers.models import Module
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from .folder import MANIFEST
@@ -27,21 +28,17 @@ class OnnxModule(Module):
         super().__init__()
         self.encoder = OnnxEncoder(folder, graph)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.max_seq_length: int | None = None  # tokens; None: no limit
+        self.max_seq_length: int | None = self.tokenizer.model_max_length
         # In place of weights: what tells this module's `state_dict` from another's.
         digest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"][graph]
         self.register_buffer("graph_sha256", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, each (texts, longest); `kwargs` are other modules' and have no effect."""
-        return self.tokenizer(
-            [(prompt or "") + text for text in inputs],
-            truncation=self.max_seq_length is not None,
-            max_length=self.max_seq_length,
-            padding=True,
-            return_token_type_ids=False,
-            return_tensors="pt",
-        )
+        rows = self.encoder.tokenize([(prompt or "") + text for text in inputs], self.max_seq_length)
+        ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        lengths = torch.tensor(list(map(len, rows)))
+        return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
     tokenize = preprocess  # its name before sentence-transformers 6
 

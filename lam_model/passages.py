@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import pairwise, zip_longest
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from .batching import CPU, GPU, alike
 from .stream import lam_of
 from .texts import clean
+from .tokenizing import plain_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -54,6 +56,8 @@ def encode_passages(
     most = lam_of(model).config.block_size - 2  # a block may hold [CLS] and [SEP] too
     if not 1 <= size <= most:
         raise ValueError(f"size is {size}: a passage has from 1 to {most} tokens")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # alike in length, with few pads
     found: dict[int, Passages] = {}
     for start in range(0, len(order), batch_size):
@@ -63,28 +67,50 @@ def encode_passages(
 
 
 def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> list[Passages]:
-    lam, cleaned = lam_of(model), clean(texts)
-    encodings = model.tokenizer(cleaned, padding=False, truncation=True, return_offsets_mapping=True).encodings
+    lam, cleaned, tokenizer = lam_of(model), clean(texts), plain_tokenizer(model.tokenizer)
+    cls, sep = tokenizer.encode("").ids
+    encodings = tokenizer.encode_batch(cleaned, add_special_tokens=False)
+    for encoding in encodings:
+        if model.max_seq_length is not None:
+            encoding.truncate(max(0, model.max_seq_length - 2))
     divided = [_divide(encoding, text, size) for encoding, text in zip(encodings, cleaned, strict=True)]
-    blocks, offsets = zip(*divided, strict=True)
-    groups = [_grouped(passages, lam.config.block_size) for passages in blocks]
-    state, sums = None, [[] for _ in texts]
-    for number, group in enumerate(zip_longest(*groups, fillvalue=[])):
-        # A text that has ended goes on with pads, which change nothing.
-        ids, passage = (pad_sequence(x, True, _END).to(lam.device) for x in zip(*map(_joined, group), strict=True))
-        real = passage >= 0
-        ids = ids.masked_fill(~real, lam.config.pad_token_id)
-        output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=passage == _BREAK)
-        state = output.state
-        tokens_of = passage[:, None] == torch.arange(max(map(len, group)), device=lam.device)[:, None]
-        found = tokens_of.float() @ output.last_hidden_state.float()
-        for rows, row, passages in zip(sums, found, group, strict=True):
-            rows.append(row[: len(passages)])
-    vectors = [torch.cat(rows)[:, : model.truncate_dim] for rows in sums]
+    blocks = [_grouped(_with_ends(passages, cls, sep), lam.config.block_size) for passages, _ in divided]
+    vectors = [rows[:, : model.truncate_dim] for rows in _read(lam, blocks)]
     return [
         Passages(_unit(rows.sum(0)), _unit(rows[: len(spans)]), _in_original(text, spans))
-        for rows, spans, text in zip(vectors, offsets, texts, strict=True)
+        for rows, (_, spans), text in zip(vectors, divided, texts, strict=True)
     ]
+
+
+def _read(lam: Any, blocks: list[list[list[list[int]]]]) -> list[Tensor]:
+    """The sums of the hidden states of each text's passages, float32 (passages, size).
+
+    Args:
+        blocks: of each text, with the tokens of the passages in each.
+    """
+    limits = CPU if lam.device.type == "cpu" else GPU
+    states: list[Tensor | None] = [None for _ in blocks]
+    sums: list[list[Tensor]] = [[] for _ in blocks]
+    for number in range(max(map(len, blocks), default=0)):
+        joined = {row: _joined(text[number]) for row, text in enumerate(blocks) if number < len(text)}
+        rows = sorted(joined, key=lambda row: -len(joined[row][0]))
+        for group in alike([len(joined[row][0]) for row in rows], **limits):
+            some = rows[group]
+            ids, passage = (
+                pad_sequence(x, True, _END).to(lam.device) for x in zip(*map(joined.get, some), strict=True)
+            )
+            real = passage >= 0
+            ids = ids.masked_fill(~real, lam.config.pad_token_id)
+            state = torch.stack([states[row] for row in some]) if states[some[0]] is not None else None
+            output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=passage == _BREAK)
+            counts = [len(blocks[row][number]) for row in some]
+            tokens_of = passage[:, None] == torch.arange(max(counts), device=lam.device)[:, None]
+            with torch.autocast(lam.device.type, enabled=False):
+                found = tokens_of.float() @ output.last_hidden_state.float()
+            for i, (row, count) in enumerate(zip(some, counts, strict=True)):
+                sums[row].append(found[i, :count])
+                states[row] = None if output.state is None else output.state[i]
+    return [torch.cat(parts) for parts in sums]
 
 
 def _unit(vectors: Tensor) -> np.ndarray:
@@ -115,19 +141,22 @@ def _joined(passages: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _divide(encoding: Encoding, text: str, size: int) -> tuple[list[list[int]], np.ndarray]:
-    """The token ids of a text's blocks, one a passage, and the passages' offsets.
-
-    [CLS] and [SEP] are read with the first passage and the last; without a passage, they are a block.
-    """
-    words, ids, offsets = encoding.word_ids, encoding.ids, encoding.offsets
-    inner = [i for i, word in enumerate(words) if word is not None]
-    if not inner:
-        return [ids], np.empty((0, 2), np.int64)
-    begins, ends = np.array([offsets[i] for i in inner], np.int64).T
+    """The token ids of a text's passages, and the passages' offsets."""
+    words, ids = encoding.word_ids, encoding.ids
+    if not ids:
+        return [], np.empty((0, 2), np.int64)
+    begins, ends = np.array(encoding.offsets, np.int64).T
     sentences = np.searchsorted(begins, [match.end() for match in _SENTENCE_END.finditer(text)])
-    bounds = np.array(_bounds([words[i] for i in inner], sentences, size))
-    cuts = [0, *(inner[bound] for bound in bounds[1:-1]), len(ids)]
-    return [ids[i:j] for i, j in pairwise(cuts)], np.stack([begins[bounds[:-1]], ends[bounds[1:] - 1]], axis=1)
+    bounds = np.array(_bounds(words, sentences, size))
+    passages = [ids[i:j] for i, j in pairwise(bounds.tolist())]
+    return passages, np.stack([begins[bounds[:-1]], ends[bounds[1:] - 1]], axis=1)
+
+
+def _with_ends(passages: list[list[int]], cls: int, sep: int) -> list[list[int]]:
+    """[CLS] and [SEP] are read with the first passage and the last; without a passage, they are a block."""
+    passages = passages or [[]]
+    passages = [[cls, *passages[0]], *passages[1:]]
+    return [*passages[:-1], [*passages[-1], sep]]
 
 
 def _bounds(words: list[int], sentences: np.ndarray, size: int) -> list[int]:

@@ -23,7 +23,7 @@ from .passages import PASSAGE_TOKENS
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from .loading import Lam
+    from .sentence_transformers import Lam
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .texts import clean
+from .tokenizing import plain_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Encoding
 
 _SLICE = 4096  # characters that are tokenised at once, of a piece of any size
 _LETTER = "a"  # joins an unfinished word, and nothing else
@@ -50,16 +52,17 @@ class Stream:
 
     def __init__(self, model: SentenceTransformer):
         self._lam = lam_of(model)
-        self._tokenizer, self._dim = model.tokenizer, model.truncate_dim
+        self._tokenizer, self._dim = plain_tokenizer(model.tokenizer), model.truncate_dim
         self._weights = getattr(model, "manifest", {}).get("deltanet_sha256")
         # A word over the limit of WordPiece is one unknown token, whatever it goes on with.
-        self._word_limit = self._tokenizer.backend_tokenizer.model.max_input_chars_per_word
-        special = [token.content.lower() for token in self._tokenizer.added_tokens_decoder.values()]
+        self._word_limit = self._tokenizer.model.max_input_chars_per_word
+        special = [token.content.lower() for token in self._tokenizer.get_added_tokens_decoder().values()]
         self._special_starts = {token[:i] for token in special for i in range(1, len(token))}
         self._longest_start = max(map(len, self._special_starts), default=0)
         config = self._lam.config
         self._read = _Read(None, torch.zeros(config.hidden_size, dtype=torch.float64), 0)
-        self._tokens: list[int] = [self._tokenizer.cls_token_id]
+        cls, self._sep = self._tokenizer.encode("").ids
+        self._tokens: list[int] = [cls]
         self._pending = ""  # text whose tokens depend on what is still to come
 
     def feed(self, text: str) -> None:
@@ -95,7 +98,7 @@ class Stream:
     @torch.inference_mode()
     def vector(self) -> np.ndarray:
         """The unit vector of all that was read so far, float32 (size,); reading may go on after it."""
-        tokens = [*self._tokens, *self._tokenize(clean(self._pending)), self._tokenizer.sep_token_id]
+        tokens = [*self._tokens, *self._tokenize(clean(self._pending)), self._sep]
         read, size = self._read, self._lam.config.block_size
         for start in range(0, len(tokens), size):
             read = self._read_block(read, tokens[start : start + size])
@@ -136,17 +139,17 @@ class Stream:
         start = self._special_start(text)
         probed = text + _LETTER
         encoded = self._encode(probed)
-        words, begins = encoded.word_ids(), {}
-        for word, (begin, _) in zip(words, encoded["offset_mapping"], strict=True):
+        words, begins = encoded.word_ids, {}
+        for word, (begin, _) in zip(words, encoded.offsets, strict=True):
             begins.setdefault(word, begin)
         # The last word holds the letter. All before it is finished, but for what may become a special token.
         cut = max((begin for begin in begins.values() if begin <= start), default=0)
         while cut and unicodedata.combining(probed[cut]):
             cut -= 1  # marks that begin a word are sorted: it may begin with a later one
-        self._read_tokens([i for i, word in zip(encoded["input_ids"], words, strict=True) if begins[word] < cut])
+        self._read_tokens([i for i, word in zip(encoded.ids, words, strict=True) if begins[word] < cut])
         text, start = text[cut:], start - cut
         if len(text) > self._word_limit:
-            normalised = self._tokenizer.backend_tokenizer.normalizer.normalize_str(text[:start])
+            normalised = self._tokenizer.normalizer.normalize_str(text[:start])
             text = normalised[: self._word_limit + 1] + text[start:]
         self._pending = text + half
 
@@ -157,18 +160,11 @@ class Stream:
                 return start
         return len(text)
 
-    def _encode(self, text: str) -> Any:
-        return self._tokenizer(
-            text,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
+    def _encode(self, text: str) -> Encoding:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _tokenize(self, text: str) -> list[int]:
-        return self._encode(text)["input_ids"]
+        return self._encode(text).ids
 
     @torch.inference_mode()
     def _read_tokens(self, ids: Sequence[int]) -> None:

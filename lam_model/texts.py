@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 
@@ -13,8 +14,15 @@ def check(texts: Any) -> str | list[str]:
     """
     if isinstance(texts, str):
         return texts
-    if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"LAM embeds a string or a list of strings, not {type(texts).__name__}")
+    kind = type(texts).__name__
+    if hasattr(texts, "columns") or hasattr(texts, "column_names"):  # iterating would give the columns' names
+        raise TypeError(f"LAM embeds a string or a list of strings, not a {kind}: give one column, such as df['text']")
+    if isinstance(texts, Mapping):
+        raise TypeError(f"LAM embeds a string or a list of strings, not a {kind}: give list(mapping.values())")
+    if isinstance(texts, Set):
+        raise TypeError(f"LAM embeds a string or a list of strings, not a {kind}, which has no order: give a list")
+    if isinstance(texts, bytes) or not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) != 1:
+        raise TypeError(f"LAM embeds a string or a list of strings, not {kind}")
     texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):

@@ -14,7 +14,6 @@ import torch
 
 from lam_model import OnnxEncoder, load
 from lam_model.folder import build, check, check_files
-from lam_model.onnx_encoder import _batches
 from lam_model.search import model_key
 
 pytest.importorskip("onnx")
@@ -250,14 +249,6 @@ numpy.save(sys.argv[2], lam_model.OnnxEncoder(sys.argv[1]).encode(["ba de fi"]))
 def test_a_missing_graph_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing: write the graphs"):
         OnnxEncoder(tmp_path)
-
-
-def test_batches_hold_rows_of_similar_length_within_the_budget():
-    lengths = [5, 1, 9, 3, 700, 2]
-    batches = list(_batches(lengths, 12, 8))
-    assert sorted(row for rows in batches for row in rows) == list(range(6))
-    for rows in batches:
-        assert len(rows) == 1 or len(rows) * min(8, max(lengths[row] for row in rows)) <= 12
 
 
 @pytest.mark.parametrize(

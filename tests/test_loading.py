@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import os
+import pickle
 import shutil
 import subprocess
 import sys
 import warnings
+from collections import UserDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -55,7 +63,16 @@ def test_odd_texts_give_the_same_unit_vector_in_any_batch(lam, name):
         (None, "not NoneType"),
         (b"bytes", "not bytes"),
         (3, "not int"),
-        ({"text": "a"}, "not dict"),
+        ({"text": "a"}, "not a dict"),
+        (UserDict(text="a"), "not a UserDict"),
+        ({"a", "b"}, "not a set"),
+        ({"a": 1}.keys(), "not a dict_keys"),
+        (pandas.DataFrame({"text": ["a"]}), r"not a DataFrame: give one column, such as df\['text'\]"),
+        (pyarrow.table({"text": ["a"]}), "not a Table: give one column"),
+        (Dataset.from_dict({"text": ["a"]}), "not a Dataset: give one column"),
+        (np.array([["a", "b"]]), "not ndarray"),
+        (np.array("a"), "not ndarray"),
+        (pandas.Series(["a", None]), "index 1 is"),
         (["a", None], "index 1 is NoneType"),
         (["a", b"b"], "index 1 is bytes"),
         ([["a", "b"]], "index 0 is list"),
@@ -65,6 +82,24 @@ def test_odd_texts_give_the_same_unit_vector_in_any_batch(lam, name):
 def test_what_is_no_text_is_refused_with_its_index(lam, texts, message):
     with pytest.raises(TypeError, match=message):
         lam.encode(texts)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("a", "b"),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], object),
+        pandas.Series(["a", "b"], index=[7, 3]),
+        pandas.Series(["a", "b"], dtype="category"),
+        (text for text in "ab"),
+        {"x": "a", "y": "b"}.values(),
+        Dataset.from_dict({"text": ["a", "b"]})["text"],
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_what_holds_texts_in_order_is_a_list_of_them(lam, texts):
+    np.testing.assert_allclose(lam.encode(texts), lam.encode(["a", "b"]), atol=1e-6)
 
 
 def test_one_text_gives_a_vector_and_a_list_gives_rows(lam):
@@ -266,3 +301,188 @@ def test_another_size_is_refused(built):
         lam_model.load(built, dim=100)
     with pytest.raises(ValueError, match="truncate_dim is 512: vectors have"):
         lam_model.load(built).encode("x", truncate_dim=512)
+
+
+def test_a_model_is_recognised_by_its_type_as_tools_do_it(lam):
+    """KeyBERT and BERTopic look at the type's name, others at its class."""
+    assert "sentence_transformers" in str(type(lam))
+    assert type(lam).__name__ == "SentenceTransformer"
+    assert isinstance(lam, SentenceTransformer)
+    assert lam.get_model_kwargs() == SentenceTransformer.get_model_kwargs(lam)
+
+
+def test_no_limit_reads_as_none(built):
+    model = lam_model.load(built, device="cpu")
+    assert model.max_seq_length is None
+    model.max_seq_length = 128
+    assert model.max_seq_length == model.get_max_seq_length() == 128
+    model.max_seq_length = None
+    assert model.max_seq_length is None
+    model.save(path := str(built.parent / "saved"))
+    card = (built.parent / "saved" / "README.md").read_text()
+    assert "1000000000" not in card
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("limit", [None, 16])
+def test_any_number_of_threads_may_make_calls_of_any_kind(built, limit):
+    """Each call gives what it gives alone, and none raises: of `encode`, of passages and of streams."""
+    model = lam_model.load(built, device="cpu", on_truncate="warn")
+    model.max_seq_length = limit
+    texts = ["river stone light " * 40, "a cat"] * 2
+
+    def encode() -> np.ndarray:
+        return model.encode(texts)
+
+    def passages() -> np.ndarray:
+        return np.concatenate([found.vectors for found in model.encode_passages(texts)])
+
+    def stream() -> np.ndarray:
+        stream = lam_model.Stream(model)
+        stream.feed(texts[0])
+        return stream.vector()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        calls = [encode, passages, stream, encode] * 12
+        alone = {call: call() for call in (encode, passages, stream)}
+        counted = model.truncated_texts
+        model.truncated_texts = 0
+        before = torch.get_num_threads()
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda call: call(), calls))
+    assert torch.get_num_threads() == before
+    for call, found in zip(calls, results, strict=True):
+        np.testing.assert_allclose(found, alone[call], atol=1e-5)
+    assert model.truncated_texts == counted // 2 * 36  # 24 calls of encode, 12 of passages
+
+
+def test_first_calls_at_once_are_right(built):
+    """Before any call has settled the tokenizer."""
+    texts = ["river stone light " * 40, "a cat"]
+    for _ in range(3):
+        model = lam_model.load(built, device="cpu")
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda _, model=model: model.encode(texts), range(8)))
+        for found in results:
+            np.testing.assert_allclose(found, results[0], atol=1e-5)
+
+
+def test_first_loads_at_once_give_one_folder(tmp_path):
+    """By processes that do not know of each other, which may have one number in two containers."""
+    code = "import lam_model; print(lam_model.load(device='cpu').encode('a')[:4].tolist())"
+    environment = {**os.environ, "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    vectors = {run.communicate(timeout=300)[0] for run in runs}
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert len(vectors) == 1
+    (built,) = (tmp_path / "lam").iterdir()
+    folder.check(built)
+
+
+def test_threads_that_load_first_at_once_give_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    with ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda _: lam_model.load(device="cpu"), range(3)))
+    (_,) = (tmp_path / "lam").iterdir()
+    assert all(np.isfinite(model.encode("a")).all() for model in models)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("first", [False, True], ids=["built", "first"])
+@pytest.mark.parametrize("load", ["lam_model.load()", "lam_model.load(dtype='bfloat16')", "plain()"])
+def test_a_process_may_be_forked_after_loading(tmp_path, first, load):
+    """As `gunicorn --preload` does: threads that loading had started would be missing in the child, which waits."""
+    code = f"""
+import os, signal, sys
+import lam_model
+def plain():
+    from sentence_transformers import SentenceTransformer
+    return SentenceTransformer(str(lam_model.folder.cached()[0]))
+import lam_model.folder
+model = {load}
+if (child := os.fork()) == 0:
+    signal.alarm(60)
+    model.encode(["a longer text " * 30] * 40)
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    environment = {**os.environ, **({"HF_HOME": str(tmp_path)} if first else {})}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+
+
+def test_kernels_are_compiled_where_nothing_can_be_kept(built, tmp_path):
+    """A read-only installation, and no home: numba finds no folder for what it has compiled."""
+    code = """
+import sys
+from numba.core import caching
+for locator in caching.CacheImpl._locator_classes:
+    locator.from_function = classmethod(lambda *_: None)
+import lam_model
+print(lam_model.load(sys.argv[1], device="cpu").encode(["a cat"] * 40).shape)
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(built)], capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "(40, 384)", run.stderr
+
+
+def test_kernels_are_compiled_on_a_full_disk(built):
+    code = """
+import sys
+from numba.core import caching
+def full(*_):
+    raise OSError(28, "No space left on device")
+caching.IndexDataCacheFile.save = full
+caching.IndexDataCacheFile.load = lambda *_: None
+import lam_model
+print(lam_model.load(sys.argv[1], device="cpu").encode(["a cat"] * 40).shape)
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(built)], capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "(40, 384)", run.stderr
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_the_same_model(built, again):
+    model = lam_model.load(built, device="cpu", dim=64)
+    copied = again(model)
+    np.testing.assert_array_equal(copied.encode("a cat"), model.encode("a cat"))
+    assert copied.manifest == model.manifest
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(lam, batch_size):
+    with pytest.raises(ValueError, match=f"{batch_size}"):
+        lam.encode_passages(["a"], batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"{batch_size}"):
+        lam.encode(["a"], batch_size=batch_size)
+
+
+def test_under_autocast_vectors_are_close(lam):
+    text = "A cat sleeps on a mat. " * 60
+    with torch.autocast("cpu", torch.bfloat16):
+        passages, vector = lam.encode_passages(text), lam.encode(text, convert_to_tensor=True)
+        stream = lam_model.Stream(lam)
+        stream.feed(text)
+        streamed = stream.vector()
+    assert passages.vectors.dtype == np.float32
+    assert passages.vector @ lam.encode_passages(text).vector > 0.99
+    assert streamed @ lam.encode(text) > 0.99
+    assert vector.float().numpy() @ lam.encode(text) > 0.99
+
+
+def test_adapters_that_are_merged_are_seen(built):
+    """PEFT writes to the data of a weight that has been used already."""
+    peft = pytest.importorskip("peft")
+    model = lam_model.load(built, device="cpu")
+    before = model.encode(["a cat"] * 40)
+    config = peft.LoraConfig(target_modules=["in_proj", "up"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model[0].auto_model, config).eval()
+    unmerged = model.encode(["a cat"] * 40)
+    adapted.merge_adapter()
+    merged = model.encode(["a cat"] * 40)
+    assert np.abs(unmerged - before).max() > 0.01
+    np.testing.assert_allclose(merged, unmerged, atol=1e-4)
+    adapted.unmerge_adapter()
+    adapted.merge_and_unload()
+    np.testing.assert_allclose(model.encode(["a cat"] * 40), unmerged, atol=1e-4)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from conftest import BLOCK
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -291,3 +295,180 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny_lam, tmp_path, name, f
 def test_weights_of_the_base_are_refused(tiny_base):
     with pytest.raises(ValueError, match="do not fit"):
         LamModel.from_pretrained(tiny_base, config=LamConfig.from_base(AutoConfig.from_pretrained(tiny_base)))
+
+
+MIXTURES = {
+    "one long among short ones": [5 * BLOCK + 7, *[3] * 20],
+    "every length": [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5, 2, 17, 150],
+    "an empty mask": [0, 40, 0, 2 * BLOCK],
+    "all alike": [BLOCK + 9] * 3,
+    "nothing at all": [0, 0],
+}
+
+
+def mixture(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = token_ids(len(lengths), max(*lengths, 3))
+    mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
+    return ids * mask, mask
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+@pytest.mark.parametrize("name", MIXTURES)
+@torch.no_grad()
+def test_texts_of_any_lengths_are_read_as_each_is_alone(tiny_lam, name, base_only):
+    """Hidden states of all layers, the states and the means."""
+    tiny_lam.config.base_only = base_only
+    for layer in tiny_lam.layers:
+        layer.base_only = base_only
+    ids, mask = mixture(MIXTURES[name])
+    together = tiny_lam(ids, mask, output_hidden_states=True, output_state=True)
+    means = tiny_lam.mean(ids, mask)
+    assert torch.equal(together.last_hidden_state, tiny_lam(ids, mask).last_hidden_state)
+    for i, length in enumerate(MIXTURES[name]):
+        for states in together.hidden_states:
+            assert states.shape[:2] == ids.shape
+            assert states.isfinite().all()
+        if not length:
+            assert torch.equal(means[i], torch.zeros_like(means[i]))
+            continue
+        alone = tiny_lam(ids[i : i + 1, :length], output_hidden_states=True, output_state=True)
+        for found, wanted in zip(together.hidden_states, alone.hidden_states, strict=True):
+            torch.testing.assert_close(found[i, :length], wanted[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(means[i], alone.last_hidden_state[0].mean(0), rtol=0, atol=1e-5)
+        if not base_only:
+            torch.testing.assert_close(together.state[i], alone.state[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["one long among short ones", "every length"])
+@pytest.mark.parametrize("read", ["forward", "mean"])
+@torch.no_grad()
+def test_a_text_that_has_ended_is_read_no_further(tiny_lam, monkeypatch, name, read):
+    numbers = []
+    monkeypatch.setattr(
+        tiny_lam.embeddings, "forward", lambda ids, *more, f=tiny_lam.embeddings.forward: (
+            numbers.append(ids.numel()), f(ids, *more)
+        )[1],
+    )  # fmt: skip
+    getattr(tiny_lam, read)(*mixture(MIXTURES[name]))
+    assert sum(numbers) <= 1.15 * sum(MIXTURES[name]) + 64 * len(numbers)
+    assert sum(numbers) < 0.6 * len(MIXTURES[name]) * max(MIXTURES[name])
+
+
+def test_gradients_of_a_mixture_are_those_of_its_texts(tiny_lam):
+    ids, mask = mixture(MIXTURES["every length"])
+    weights = [p for name, p in trained(tiny_lam).items() if name.endswith("in_proj.weight")]
+
+    def gradients(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        output = tiny_lam(ids, mask, output_hidden_states=True)
+        total = sum((x * mask[..., None]).square().sum() for x in output.hidden_states)
+        return torch.autograd.grad(total / mask.numel(), weights)
+
+    together = gradients(ids, mask)
+    alone = [gradients(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(MIXTURES["every length"])]
+    counts = [n / mask.numel() for n in MIXTURES["every length"]]
+    for found, *parts in zip(together, *alone, strict=True):
+        wanted = sum(part * count for part, count in zip(parts, counts, strict=True))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_the_configuration_says_what_is_returned_unless_the_call_does(tiny_lam):
+    ids = token_ids(2, 9)
+    assert tiny_lam(ids).hidden_states is None
+    tiny_lam.config.output_hidden_states = True
+    assert len(tiny_lam(ids).hidden_states) == tiny_lam.config.num_hidden_layers + 1
+    assert tiny_lam(ids, output_hidden_states=False).hidden_states is None
+    tiny_lam.config.return_dict = False
+    last, hidden_states = tiny_lam(ids)
+    assert torch.equal(last, hidden_states[-1])
+    assert tiny_lam(ids, return_dict=True).last_hidden_state is not None
+
+
+def test_arguments_are_those_of_bert(tiny_lam):
+    ids, mask = token_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
+    expected = tiny_lam(ids, mask).last_hidden_state
+    types = torch.ones_like(ids)
+    assert torch.equal(tiny_lam(ids, mask, types).last_hidden_state, expected)
+    assert tiny_lam(ids, mask, types).hidden_states is None
+    words = tiny_lam.get_input_embeddings()(ids)
+    torch.testing.assert_close(tiny_lam(inputs_embeds=words, attention_mask=mask).last_hidden_state, expected)
+    long = token_ids(2, 2 * BLOCK + 5)
+    torch.testing.assert_close(
+        tiny_lam(inputs_embeds=tiny_lam.get_input_embeddings()(long)).last_hidden_state,
+        tiny_lam(long).last_hidden_state,
+    )
+    for wrong in ({}, {"input_ids": ids, "inputs_embeds": words}):
+        with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+            tiny_lam(**wrong)
+    with pytest.raises(TypeError, match="position_ids"):
+        tiny_lam(ids, position_ids=ids)
+
+
+SHAPES = ((2, 20), (1, 7), (3, BLOCK), (2, BLOCK + 1), (2, 2 * BLOCK), (4, 4 * BLOCK + 44))
+
+
+def shorter_second(batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return mixture([length, max(1, length // 2), *[length] * batch][:batch])
+
+
+def as_eager(model: LamModel, read, batch: int, length: int) -> None:
+    ids, mask = shorter_second(batch, length)
+    with torch.no_grad():
+        output = read(ids, mask)
+        found = output[0] if isinstance(output, tuple) else output["last_hidden_state"]
+        wanted = model(ids, mask).last_hidden_state
+    torch.testing.assert_close(found * mask[..., None], wanted * mask[..., None], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("example", [(2, 20), (2, 2 * BLOCK + 22)])
+def test_exports_with_a_length_that_is_left_open(tiny_lam, example):
+    shape = {0: torch.export.Dim("batch", min=1, max=64), 1: torch.export.Dim("length", min=2, max=100_000)}
+    program = torch.export.export(
+        tiny_lam, shorter_second(*example), dynamic_shapes={"input_ids": shape, "attention_mask": shape}
+    )
+    for batch, length in SHAPES:
+        as_eager(tiny_lam, program.module(), batch, length)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("example", [(2, 20), (2, 2 * BLOCK + 22)])
+def test_is_traced_for_every_length(tiny_lam, example):
+    traced = torch.jit.trace(tiny_lam, shorter_second(*example), strict=False)
+    for batch, length in SHAPES:
+        as_eager(tiny_lam, traced, batch, length)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_a_few_times_for_all_lengths(tiny_lam, compiler):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(compiler)
+    compiled = torch.compile(tiny_lam, fullgraph=True, backend=counter)
+    for length in (20, 33, 50, BLOCK, BLOCK + 1, 150, 2 * BLOCK, 300, 7 * BLOCK + 1):
+        as_eager(tiny_lam, compiled, 2, length)
+    assert counter.frame_count <= 3
+
+
+@torch.no_grad()
+def test_gradients_of_what_is_compiled_are_the_same(tiny_lam):
+    torch._dynamo.reset()
+    ids, mask = shorter_second(2, 2 * BLOCK + 22)
+    found = []
+    with torch.enable_grad():
+        for read in (tiny_lam, torch.compile(tiny_lam, fullgraph=True, backend="aot_eager")):
+            total = (read(ids, mask).last_hidden_state * mask[..., None]).square().sum()
+            found.append(torch.autograd.grad(total, list(trained(tiny_lam).values())))
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4 * eager.abs().max().item())
+
+
+def test_what_is_saved_has_its_code_with_it(tiny_lam, tmp_path):
+    tiny_lam.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    ids = token_ids(2, 9)
+    assert torch.equal(again.eval()(ids).last_hidden_state, tiny_lam(ids).last_hidden_state)
+    code = "from transformers import AutoModel; import sys\n"
+    code += f"model = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)\n"
+    code += "sys.exit('lam_model' in sys.modules or 'transformers_modules' not in type(model).__module__)"
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    # Without the package: not even where Python would find it.
+    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

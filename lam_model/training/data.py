@@ -44,7 +44,9 @@ def read_guard(path: Path) -> frozenset[str]:
 
 
 def read_texts(sources: Iterable[str]) -> Dataset:
-    """All string columns of some datasets as rows of (text, column).
+    """All columns of strings of some datasets as rows of (text, column).
+
+    A list of strings, such as the sections of a document, is one text.
 
     Args:
         sources: paths of .parquet or .jsonl files, or dataset names on the Hub (their train split).
@@ -59,12 +61,14 @@ def read_texts(sources: Iterable[str]) -> Dataset:
             rows = load_dataset(kind, data_files=source, split="train")
         else:
             rows = load_dataset(source, split="train")
-        columns = [c for c, f in rows.features.items() if getattr(f, "dtype", "").endswith("string")]
-        columns = [c for c in columns if c not in NOT_TEXT]
+        kinds = {c: getattr(getattr(f, "feature", f), "dtype", "") for c, f in rows.features.items()}
+        columns = [c for c, kind in kinds.items() if kind.endswith("string") and c not in NOT_TEXT]
         if not columns:
             raise ValueError(f"{source} has no column of text: its columns are {', '.join(rows.column_names)}")
         for column in columns:
             part = rows.select_columns([column]).add_column("column", [column] * len(rows))
+            if not hasattr(rows.features[column], "dtype"):
+                part = part.map(lambda row, name: {name: "\n".join(row[name])}, fn_kwargs={"name": column})
             part = part if column == "text" else part.rename_column(column, "text")
             parts.append(part.cast_column("text", Value("large_string")))
     return concatenate_datasets(parts)
