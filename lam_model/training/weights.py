@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..files import replacing
@@ -50,6 +51,5 @@ def average(path: Path, other: Path, share: float, out: Path) -> None:
 
 def _write(weights: dict[str, Tensor], path: Path) -> None:
     half = {name: x.to(torch.float16).contiguous() for name, x in weights.items()}
-    with replacing(path) as beside:
-        save_file(half, beside, metadata={"format": "pt"})
-        beside.chmod(0o644)  # safetensors writes for the owner alone
+    with replacing(path) as beside:  # not `save_file`, whose errors are its own, and whose file is for the owner alone
+        beside.write_bytes(to_bytes(half, metadata={"format": "pt"}))
