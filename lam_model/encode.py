@@ -237,7 +237,11 @@ def write_chunks(chunks: Chunks, output: Path | None) -> int:
         ValueError, OSError, ModuleNotFoundError: as `check_output`.
     """
     if output is None:
-        return _write_jsonl(sys.stdout.buffer, chunks)
+        try:
+            return _write_jsonl(sys.stdout.buffer, chunks)
+        except OSError as error:
+            error.filename = error.filename or "standard output"
+            raise
     check_output(output)
     with replacing(output) as beside, open(beside, "wb") as file:
         return _WRITERS[output.suffix.lower()](file, chunks)
