@@ -9,7 +9,7 @@ import shlex
 import sys
 import textwrap
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,9 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if closed and not getattr(args, "output", None):
             raise ValueError("standard output is closed: open it, or send it to /dev/null")
-        with warnings.catch_warnings():
-            if args.run is not _mteb:  # which is a command of mteb's
-                _hush()
+        with nullcontext() if args.run is _mteb else _hushed():  # mteb's own command says what it likes
             args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -93,26 +91,33 @@ def _open_outputs() -> bool:
     return closed
 
 
-def _hush() -> None:
+@contextmanager
+def _hushed() -> Iterator[None]:
     """Only LAM's own progress, warnings and errors go to stderr: not those of what it is made of."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", module=__package__)
-    for name, level in (("TRANSFORMERS", "error"), ("HF_HUB", "error"), ("DATASETS", "critical")):
-        os.environ.setdefault(f"{name}_VERBOSITY", level)
-    try:
+    levels = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "critical"}
+    levels = {name: level for name, level in levels.items() if name not in os.environ}
+    os.environ.update(levels)
+    with suppress(ImportError):  # without it there is nothing to be hushed either
         import wrapt
-    except ImportError:  # there is nothing to be hushed either
-        return
 
-    def transformers(module: Any) -> None:
-        from huggingface_hub.utils import enable_progress_bars
+        wrapt.register_post_import_hook(_hush_transformers, "transformers.utils.logging")
+        wrapt.register_post_import_hook(lambda module: module.disable_progress_bars(), "datasets.utils.tqdm")
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("default", module=__package__)
+            yield
+    finally:
+        for name in levels:
+            os.environ.pop(name, None)
 
-        module.disable_progress_bar()
-        enable_progress_bars()  # of downloads, which the line before turns off too
 
-    wrapt.register_post_import_hook(transformers, "transformers.utils.logging")
-    wrapt.register_post_import_hook(lambda module: module.disable_progress_bars(), "datasets.utils.tqdm")
+def _hush_transformers(module: Any) -> None:
+    from huggingface_hub.utils import enable_progress_bars
+
+    module.disable_progress_bar()
+    enable_progress_bars()  # of downloads, which the line before turns off too
 
 
 def _give_up_stdout() -> None:
