@@ -8,8 +8,9 @@ import os
 import shlex
 import sys
 import textwrap
+import warnings
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from . import __version__
 from .training.recipe import Recipe, TuneRecipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from .encode import Document
     from .loading import Lam
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -53,20 +55,85 @@ def main(argv: list[str] | None = None) -> int:
         _add_train,
     ):
         add(subparsers)
+    closed = _open_outputs()
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        if closed and not getattr(args, "output", None):
+            raise ValueError("standard output is closed: open it, or send it to /dev/null")
+        with nullcontext() if args.run is _mteb else _hushed():  # mteb's own command says what it likes
+            args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read the output has gone; at exit, Python would try to flush the rest to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 141
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except Exception as error:
+        # SafetensorError is no class of Python's, and may not be imported for `--help`'s sake.
+        expected = isinstance(error, (ValueError, TypeError, OSError, ImportError))
+        if not (expected or type(error).__name__ == "SafetensorError"):
+            raise
+        _name_stdout(error)
         sys.stderr.write(f"lam: error: {_sentence(error)}\n")
         return 2
     return 0
+
+
+def _open_outputs() -> bool:
+    """Make stdout and stderr take every character, and be there; whether stdout was closed."""
+    closed = sys.stdout is None
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: no file that is opened later may take its number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return closed
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Only LAM's own progress, warnings and errors go to stderr: not those of what it is made of."""
+    levels = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "critical"}
+    levels = {name: level for name, level in levels.items() if name not in os.environ}
+    os.environ.update(levels)
+    with suppress(ImportError):  # without it there is nothing to be hushed either
+        import wrapt
+
+        wrapt.register_post_import_hook(_hush_transformers, "transformers.utils.logging")
+        wrapt.register_post_import_hook(lambda module: module.disable_progress_bars(), "datasets.utils.tqdm")
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("default", module=__package__)
+            yield
+    finally:
+        for name in levels:
+            os.environ.pop(name, None)
+
+
+def _hush_transformers(module: Any) -> None:
+    from huggingface_hub.utils import enable_progress_bars
+
+    module.disable_progress_bar()
+    enable_progress_bars()  # of downloads, which the line before turns off too
+
+
+def _give_up_stdout() -> None:
+    """Nobody takes the output: at exit, Python would try to flush the rest of it."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _name_stdout(error: Exception) -> None:
+    """If stdout takes no more, as on a full disk, let the error say so."""
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        if isinstance(error, OSError) and error.errno == again.errno and error.filename is None:
+            error.filename = "standard output"
+        _give_up_stdout()
 
 
 def _sentence(error: Exception) -> str:
@@ -126,11 +193,12 @@ def _add_encode(subparsers: Subparsers) -> None:
     parser.add_argument(
         "-f",
         "--file",
-        action="append",
+        nargs="+",
+        action="extend",
         type=Path,
         default=[],
         metavar="FILE",
-        help=".txt (one text a line), .jsonl or .parquet (`text`, perhaps `title` and `_id`); may be repeated",
+        help=".txt (one text a line), .jsonl or .parquet (`text`, perhaps `title` and `_id`), or folders of the latter",
     )
     parser.add_argument(
         "--stream", type=Path, metavar="FILE", help="UTF-8 of any size that is one text, read in flat memory"
@@ -149,26 +217,43 @@ def _add_dim(parser: argparse.ArgumentParser) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from .encode import Document, check_output, encode_stream, read, read_stdin, write_chunks, write_vectors
+    from .encode import Document, check_output, encode_stream, read_stdin, write_chunks, write_vectors
 
     # Whatever can be refused is refused before the model is loaded.
-    files = [read(path) for path in args.file]
     if args.stream and (args.texts or args.file):
         raise ValueError(f"--stream reads {args.stream} alone: give other texts in a command of their own")
+    documents = _read_files(args) if args.file else map(Document, args.texts)
     if args.output:
         check_output(args.output)
-        if args.output.resolve() in [path.resolve() for path in [*args.file, args.stream] if path]:
-            raise ValueError(f"{args.output} is read and would be replaced: give --output another name")
+    _check_not_read(args.output, [*args.file, *filter(None, [args.stream])])
     if args.stream:
         with open(args.stream, "rb") as file:
             write_chunks(encode_stream(_load(args), file), args.output)
         return
-    documents = chain(map(Document, args.texts), *files)
     if not args.texts and not args.file:
+        documents = read_stdin()
         if sys.stdin.isatty():
             sys.stderr.write("lam: reading texts from the terminal, one a line, up to Ctrl-D\n")
-        documents = read_stdin()
     write_vectors(_without_torch(args) or _load(args), documents, args.output, args.batch_size)
+
+
+def _read_files(args: argparse.Namespace) -> Iterator[Document]:
+    from .encode import read
+
+    if args.texts:
+        raise ValueError(f"the text {args.texts[0]!r:.60} is given beside --file: give texts in a command of their own")
+    return read(*args.file)
+
+
+def _check_not_read(output: Path | None, paths: list[Path]) -> None:
+    """Refuse an output that is among the files to be read, some of them in folders."""
+    from .encode import input_files
+
+    if not output:
+        return
+    files = [file for path in paths for file in (input_files([path]) if path.is_dir() else [path])]
+    if output.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"{output} is read and would be replaced: give --output another name")
 
 
 def _without_torch(args: argparse.Namespace) -> Any:
@@ -234,17 +319,25 @@ def _add_compare(subparsers: Subparsers) -> None:
         description="Compare LAM's vectors with all-MiniLM-L6-v2's on texts, and the scores of both on mteb tasks.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT")
-    parser.add_argument("-f", "--file", action="append", type=Path, default=[], metavar="FILE", help="as for encode")
+    parser.add_argument(
+        "-f", "--file", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help="as for encode"
+    )
     parser.add_argument(
         "--held-out",
         nargs="+",
+        action="extend",
         default=[],
         metavar="DATA",
         help="the held-out texts of training data, as evaluated there",
     )
     parser.add_argument("--guard", type=Path, metavar="FILE", help="evaluation texts to leave out of the held-out ones")
     parser.add_argument(
-        "--tasks", nargs="+", default=[], metavar="TASK", help="mteb tasks, such as SciFact STSBenchmark"
+        "--tasks",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK",
+        help="mteb tasks, such as SciFact STSBenchmark",
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="holds the tasks' data: mteb/scifact, ...")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="JSON of the figures")
@@ -254,28 +347,27 @@ def _add_compare(subparsers: Subparsers) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from .compare import compare_texts, load_base
-    from .encode import read
     from .evaluate import evaluate, table
-    from .files import write_json
+    from .files import check_file, write_json
     from .provenance import provenance
 
     if not (args.texts or args.file or args.held_out or args.tasks):
         raise ValueError("there is nothing to compare: give texts, --file, --held-out or --tasks")
-    files = [read(path) for path in args.file]
+    if args.output:
+        check_file(args.output)
+    _check_not_read(args.output, [*args.file, *map(Path, args.held_out), *filter(None, [args.guard])])
+    given = {"held_out": _held_out(args)} if args.held_out else {}
+    if args.texts or args.file:
+        given["texts"] = [document.whole for document in _read_files(args)] if args.file else args.texts
+        if not given["texts"]:
+            raise ValueError(f"there are no texts to compare: {shlex.join(map(str, args.file))} is empty")
     lam = _load(args)
     figures: dict[str, Any] = {
         "deltanet_sha256": lam.manifest["deltanet_sha256"],
         **provenance(_command(), map(Path, args.held_out)),
     }
-    if args.held_out:
-        from .training.data import held_out_texts, read_guard, read_texts
-
-        guard = read_guard(args.guard) if args.guard else frozenset()
-        texts = held_out_texts(read_texts(args.held_out), guard, 500)
-        figures["held_out"] = compare_texts(lam, load_base(), texts)
-    if args.texts or args.file:
-        texts = [*args.texts, *(document.whole for file in files for document in file)]
-        figures["texts"] = compare_texts(lam, load_base(), texts)
+    for name, texts in given.items():
+        figures[name] = compare_texts(lam, load_base(), texts)
     for name in ("held_out", "texts"):
         for figure, value in figures.get(name, {}).items():
             sys.stdout.write(f"{figure:26}{value}\n")
@@ -284,6 +376,16 @@ def _compare(args: argparse.Namespace) -> None:
         sys.stdout.write(table(figures["scores"], tasks) + "\n")
     if args.output:
         write_json(args.output, figures)
+
+
+def _held_out(args: argparse.Namespace) -> list[str]:
+    from .training.data import held_out_texts, read_guard, read_texts
+
+    guard = read_guard(args.guard) if args.guard else frozenset()
+    texts = held_out_texts(read_texts(args.held_out), guard, 500)
+    if not texts:
+        raise ValueError(f"none of the texts in {shlex.join(args.held_out)} is held out: give more, or give --file")
+    return texts
 
 
 def _loader(args: argparse.Namespace) -> Callable[..., Lam]:
@@ -331,8 +433,9 @@ def _eval(args: argparse.Namespace) -> None:
         return
     if args.articles:
         raise ValueError("--articles are for `lam eval long`: leave them out")
+    before = _figures_before(args.output)
     folder = args.folder and args.folder.resolve()
-    figures, done = _kept_figures(args, _load(args), [folder] if folder else [])
+    figures, done = _kept_figures(args, before, _load(args), [folder] if folder else [])
     scores, tasks = evaluate(_loader(args), args.tasks, folder, figures["scores"], done)
     figures["tasks"] |= tasks
     done(scores)
@@ -348,30 +451,45 @@ def _eval_long(args: argparse.Namespace) -> None:
     documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []
     if args.articles and not documents:
         raise ValueError(f"none of the texts in {args.articles} is held out: give more, of more than 8,000 characters")
+    _check_not_read(args.output, [args.articles] if args.articles else [])
+    before = _figures_before(args.output)
     lam = _load(args)
-    figures, done = _kept_figures(args, lam, [args.articles] if args.articles else [])
+    figures, done = _kept_figures(args, before, lam, [args.articles] if args.articles else [])
     sets = all_sets(lam.tokenizer, documents, args.folder and args.folder.resolve())
     figures["tasks"] |= {name: one.about() for name, one in sets.items()}
     done(evaluate_long(lam, sets, figures["scores"], done))
     sys.stdout.write(long_table(figures["scores"], figures["tasks"]) + "\n")
 
 
+def _figures_before(output: Path | None) -> dict[str, Any]:
+    """What was measured before, in --output."""
+    from .files import check_file, read_text
+
+    if output:
+        check_file(output)
+    text = read_text(output) if output and output.is_file() else ""
+    try:
+        figures = json.loads(text) if text.strip() else {"scores": {}, "tasks": {}}
+    except ValueError as error:
+        raise ValueError(f"{output} is not JSON ({error}): give --output another name") from error
+    if not isinstance(figures, dict) or not all(isinstance(figures.get(name), dict) for name in ("scores", "tasks")):
+        raise ValueError(f"{output} holds no scores of `lam eval`: give --output another name")
+    return figures
+
+
 def _kept_figures(
-    args: argparse.Namespace, lam: Lam, data: list[Path]
+    args: argparse.Namespace, figures: dict[str, Any], lam: Lam, data: list[Path]
 ) -> tuple[dict[str, Any], Callable[[dict[str, dict[str, float]]], None]]:
-    """What was measured before, in --output, and what keeps scores there; LAM's own are only good for its weights."""
+    """Figures with what still holds of those before, and what keeps scores; LAM's own are only good for its weights."""
     from .evaluate import without_lam
     from .files import write_json
     from .provenance import provenance
 
-    output = args.output and args.output.resolve()  # tasks are read from another working directory
+    output = args.output and args.output.absolute()  # tasks are read from another working directory
     run_by = {"dtype": args.dtype or "float32", "backend": args.backend or "torch"}
     run_by["deltanet_sha256"] = lam.manifest["deltanet_sha256"]
-    figures: dict[str, Any] = {"scores": {}, "tasks": {}}
-    if output and output.is_file():
-        figures = json.loads(output.read_text(encoding="utf-8"))
-        if any(figures.get(name, "torch") != value for name, value in run_by.items()):
-            figures["scores"] = without_lam(figures["scores"])
+    if any(figures.get(name, "torch") != value for name, value in run_by.items()):
+        figures["scores"] = without_lam(figures["scores"])
     figures |= {**run_by, **provenance(_command(), data)}
 
     def keep(scores: dict[str, dict[str, float]]) -> None:
@@ -467,10 +585,11 @@ def _add_export(subparsers: Subparsers) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from .files import is_free
     from .folder import build
 
     lam_export = _lam_export()
-    if not args.out.exists():
+    if is_free(args.out):
         build(args.out)
     variants = ("full", "base") if args.variant == "both" else (args.variant,)
     _write_figures(lam_export.export(args.out, variants, int8=args.quantize == "int8", standard=args.portable))
@@ -535,7 +654,12 @@ def _add_train(subparsers: Subparsers) -> None:
     )
     distill.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
     distill.add_argument(
-        "--data", nargs="+", required=True, metavar="DATA", help=".parquet or .jsonl files, or dataset names on the Hub"
+        "--data",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="DATA",
+        help=".parquet or .jsonl files, or dataset names on the Hub",
     )
     distill.add_argument("--guard", type=Path, metavar="FILE", help="normalised texts never to train on, one a line")
     distill.add_argument("--teacher", type=Path, metavar="DIR", help="a BERT sentence encoder, if not all-MiniLM-L6-v2")
@@ -564,6 +688,7 @@ def _add_train(subparsers: Subparsers) -> None:
     tune.add_argument(
         "--data",
         nargs="+",
+        action="extend",
         default=argparse.SUPPRESS,
         metavar="DATA",
         help="folders of corpus.jsonl, queries.jsonl and qrels/train; .jsonl, .csv, .tsv or .parquet files of queries, "
@@ -580,6 +705,7 @@ def _add_train(subparsers: Subparsers) -> None:
     tune.add_argument(
         "--watch",
         nargs="+",
+        action="extend",
         default=argparse.SUPPRESS,
         metavar="DATA",
         help="the same kinds of data, of a validation or dev split: not trained on, but must not lose",
@@ -658,7 +784,7 @@ def _distill(args: argparse.Namespace) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     try:
-        import yaml
+        import yaml  # noqa: F401
 
         from .training import tune
     except ImportError as error:
@@ -667,7 +793,7 @@ def _tune(args: argparse.Namespace) -> None:
     from .training.data import read_guard
 
     given = {k: v for k, v in vars(args).items() if k not in ("run", "out", "config", "show_negatives")}
-    options = _mapping(yaml.safe_load(args.config.read_text(encoding="utf-8")), args.config) if args.config else {}
+    options = _read_options(args.config) if args.config else {}
     options |= given
     recipe = _recipe(TuneRecipe, options)
     sources = [_source(tune.Source, one) for one in options.pop("data", [])]
@@ -716,7 +842,15 @@ def _source(kind: type, given: str | dict[str, Any]) -> Any:
     return kind(**(given if isinstance(given, dict) else {"data": given}))
 
 
-def _mapping(content: Any, path: Path) -> dict[str, Any]:
+def _read_options(path: Path) -> dict[str, Any]:
+    import yaml
+
+    from .files import read_text
+
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML ({error}): write option names and values, as `epochs: 2`") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no mapping of option names to values, such as `learning_rate: 1e-4`")
     return {name.replace("-", "_"): value for name, value in content.items()}

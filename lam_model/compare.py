@@ -40,7 +40,12 @@ def compare_texts(lam: SentenceTransformer, base: SentenceTransformer, texts: Se
     """Cosine of LAM's vectors to the base's, and the speed of both, batch for batch in turn.
 
     Both read as many tokens as the base does.
+
+    Raises:
+        ValueError: there are no texts.
     """
+    if not texts:
+        raise ValueError("there are no texts to compare: give one at least")
     texts = sorted(texts, key=len)
     batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
     models = {"lam": lam, "base": base}

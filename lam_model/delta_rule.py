@@ -172,8 +172,8 @@ def onnx_delta_rule(
     return output.unflatten(-1, (heads, width)), state
 
 
-# Two operators for a compiler that looks on: it neither copies loops for every length nor looks into compiled code. Their
-# names have this file's module in them, for a model folder brings the file too.
+# Two operators for a compiler that looks on: it neither copies loops for every length nor looks into compiled code.
+# Their names have this file's module in them, for a model folder brings the file too.
 _OPERATORS = __name__.replace(".", "_")
 
 

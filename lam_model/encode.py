@@ -6,13 +6,14 @@ import codecs
 import json
 import os
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .files import replacing
+from .files import check_file, kind, open_text, replacing, utf8
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -38,59 +39,88 @@ class Document(NamedTuple):
         return f"{self.title} {self.text}" if self.title else self.text
 
 
-def read(path: Path) -> Iterator[Document]:
-    """The documents of a file, as they are needed.
+def read(*paths: Path) -> Iterator[Document]:
+    """The documents of files, one file after another, as they are needed; in memory are their ids only.
 
     Args:
-        path: .txt, one text a line, empty ones too; .jsonl, objects with a `text` and perhaps a `title` and an
-            `_id` or `id`, blank lines skipped; .parquet with the same columns.
+        paths: files, or folders of them, as for `input_files`. .txt, one text a line, empty ones too; .jsonl, objects
+            with a `text` and perhaps a `title` and an `_id` or `id`, blank lines skipped; .parquet with the same
+            columns.
 
     Raises:
         FileNotFoundError: there is no such file. This and the next are raised at once, the rest while reading.
         ModuleNotFoundError: pyarrow is needed and not installed.
-        ValueError: another kind of file, or one that is not what its name says.
+        ValueError: another kind of file, or one that is not what its name says; or two documents have one id, counting
+            a document without one by its number from 0. The message names the line or row.
     """
-    if path.suffix not in _READERS:
-        raise ValueError(f"cannot read {path}: texts are read from {_choice(_READERS)} files")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give the path of a {_choice(_READERS)} file")
-    if path.suffix == ".parquet":
+    files = input_files(paths)
+    if any(kind(file) == ".parquet" for file in files):
         _pyarrow()
-    return _READERS[path.suffix](path)
+    return _with_own_ids(row for file in files for row in _READERS[kind(file)](file))
+
+
+def input_files(paths: Iterable[Path]) -> list[Path]:
+    """The files among some paths, and those that are meant by a folder: its .jsonl and .parquet files, by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another kind of file, or a folder that has none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = [one for one in path.iterdir() if kind(one) in _OF_FOLDERS and one.is_file()]
+            found = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
+            if not found:
+                raise ValueError(f"cannot read {path}: the folder holds no {_choice(_OF_FOLDERS)} files")
+            files += found
+        elif kind(path) not in _READERS:
+            raise ValueError(f"cannot read {path}: texts are read from {_choice(_READERS)} files")
+        elif not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: give the path of a {_choice(_READERS)} file")
+        else:
+            files.append(path)
+    return files
 
 
 def read_stdin() -> Iterator[Document]:
-    """One document a line of standard input, which is UTF-8 whatever the locale."""
-    with open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as lines:
-        yield from _lines(lines, "standard input")
+    """One document a line of standard input, which is UTF-8 whatever the locale.
+
+    Raises:
+        ValueError: it is closed. This is raised at once; that it is not UTF-8, while reading.
+    """
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("standard input is closed: give texts, or files with --file")
+    return _lines_of_stdin(sys.stdin.fileno())
 
 
-def _lines(lines: TextIO, name: Path | str) -> Iterator[Document]:
-    try:
+def _lines_of_stdin(number: int) -> Iterator[Document]:
+    with open(number, encoding="utf-8-sig", closefd=False) as lines, utf8("standard input"):
         for line in lines:
             yield Document(line.removesuffix("\n"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 text ({error.reason}): convert it first") from error
 
 
-def _read_txt(path: Path) -> Iterator[Document]:
-    with open(path, encoding="utf-8-sig") as lines:
-        yield from _lines(lines, path)
+Rows = Iterator[tuple[str, Document]]  # with the file and line that each stands in
 
 
-def _read_jsonl(path: Path) -> Iterator[Document]:
-    for number, document in enumerate(_read_txt(path), start=1):
+def _read_txt(path: Path) -> Rows:
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            yield f"{path}, line {number}", Document(line.removesuffix("\n"))
+
+
+def _read_jsonl(path: Path) -> Rows:
+    for where, document in _read_txt(path):
         if not document.text.strip():
             continue
-        where = f"{path}, line {number}"
         try:
             fields = json.loads(document.text)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not JSON ({error}): every line must be one JSON object") from error
-        yield _document(fields, where)
+        yield where, _document(fields, where)
 
 
-def _read_parquet(path: Path) -> Iterator[Document]:
+def _read_parquet(path: Path) -> Rows:
     pyarrow, parquet = _pyarrow()
     try:
         with parquet.ParquetFile(path) as file:
@@ -102,7 +132,8 @@ def _read_parquet(path: Path) -> Iterator[Document]:
             for batch in file.iter_batches(_CHUNK_TEXTS, columns=columns):
                 for fields in batch.to_pylist():
                     number += 1
-                    yield _document(fields, f"{path}, row {number}")
+                    where = f"{path}, row {number}"
+                    yield where, _document(fields, where)
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path} cannot be read as parquet ({error}): write it again") from error
 
@@ -113,11 +144,47 @@ def _document(fields: Any, where: str) -> Document:
     title = fields.get("title")
     if not isinstance(title, str | None):
         raise ValueError(f"{where} has a `title` that is no string: mend it or leave it out")
-    name = next((fields[key] for key in ("_id", "id") if fields.get(key) is not None), None)
-    return Document(fields["text"], title or "", None if name is None else str(name))
+    return Document(fields["text"], title or "", identifier(fields, where))
+
+
+def identifier(fields: dict[str, Any], where: str, names: Iterable[str] = ("_id", "id")) -> str | None:
+    """The id that a row has under the first of some names that it has, as a string; None if it has none.
+
+    Raises:
+        ValueError: it is neither a string nor an integer; the message has `where`.
+    """
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            return str(value)
+        if value is not None:
+            raise ValueError(f"{where} has the `{name}` {value!r:.60}: ids are strings or integers")
+    return None
+
+
+def _with_own_ids(rows: Rows) -> Iterator[Document]:
+    """The documents of rows, no two of which have one id or the number that stands for one."""
+    given: set[str] = set()
+    turns: list[int] = []  # the numbers at which documents begin to have ids, end to, and so on: mostly one, or none
+    for number, (where, document) in enumerate(rows):
+        name = document.id
+        if name is None:
+            if str(number) in given:
+                raise ValueError(f"{where} has no id, and its number, {number}, is another's: give it one of its own")
+        else:
+            standing = int(name) if name.isascii() and name.isdecimal() and len(name) < 20 else number
+            numbered = standing < number and name == str(standing) and bisect_right(turns, standing) % 2 == 0
+            if name in given or numbered:
+                of = "the number of one without an id" if numbered else "that of another document"
+                raise ValueError(f"{where} has the id {name!r}, which is {of}: give each document its own")
+            given.add(name)
+        if (name is None) == len(turns) % 2:
+            turns.append(number)
+        yield document
 
 
 _READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+_OF_FOLDERS = (".jsonl", ".parquet")  # a .txt beside them may be anything
 
 
 def check_output(path: Path) -> None:
@@ -125,14 +192,14 @@ def check_output(path: Path) -> None:
 
     Raises:
         ValueError: it is not a .npy, .jsonl or .parquet file.
-        FileNotFoundError: its folder does not exist.
+        OSError: it is a folder, its folder does not exist, or neither may be written to.
         ModuleNotFoundError: pyarrow is needed and not installed.
     """
-    if path.suffix not in _WRITERS:
+    suffix = path.suffix.lower()
+    if suffix not in _WRITERS:
         raise ValueError(f"cannot write {path}: vectors are written to {_choice(_WRITERS)} files")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: make the folder {path.parent} first")
-    if path.suffix == ".parquet":
+    check_file(path)
+    if suffix == ".parquet":
         _pyarrow()
 
 
@@ -150,7 +217,7 @@ def write_vectors(
         The number of documents.
 
     Raises:
-        ValueError, FileNotFoundError, ModuleNotFoundError: as `check_output`; or there are no documents.
+        ValueError, OSError, ModuleNotFoundError: as `check_output`; or there are no documents.
     """
     return write_chunks(encode_chunks(model, documents, batch_size), output)
 
@@ -167,13 +234,17 @@ def write_chunks(chunks: Chunks, output: Path | None) -> int:
         The number of documents.
 
     Raises:
-        ValueError, FileNotFoundError, ModuleNotFoundError: as `check_output`.
+        ValueError, OSError, ModuleNotFoundError: as `check_output`.
     """
     if output is None:
-        return _write_jsonl(sys.stdout.buffer, chunks)
+        try:
+            return _write_jsonl(sys.stdout.buffer, chunks)
+        except OSError as error:
+            error.filename = error.filename or "standard output"
+            raise
     check_output(output)
     with replacing(output) as beside, open(beside, "wb") as file:
-        return _WRITERS[output.suffix](file, chunks)
+        return _WRITERS[output.suffix.lower()](file, chunks)
 
 
 def encode_stream(model: SentenceTransformer, file: BinaryIO) -> Chunks:
@@ -192,14 +263,11 @@ def encode_stream(model: SentenceTransformer, file: BinaryIO) -> Chunks:
 
     stream, decoder = Stream(model), codecs.getincrementaldecoder("utf-8-sig")()
     size = os.fstat(file.fileno()).st_size or None  # a pipe has none
-    with tqdm(total=size, unit="B", unit_scale=True, disable=None) as progress:
-        try:
-            while piece := file.read(_PIECE_BYTES):
-                stream.feed(decoder.decode(piece))
-                progress.update(len(piece))
-            stream.feed(decoder.decode(b"", final=True))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file.name} is not UTF-8 text ({error.reason}): convert it first") from error
+    with tqdm(total=size, unit="B", unit_scale=True, disable=None) as progress, utf8(file.name):
+        while piece := file.read(_PIECE_BYTES):
+            stream.feed(decoder.decode(piece))
+            progress.update(len(piece))
+        stream.feed(decoder.decode(b"", final=True))
     yield ["0"], stream.vector()[None]
 
 

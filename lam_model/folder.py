@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from .base import convert, find_base, sha256
-from .files import replacing, write_json
+from .files import is_free, replacing, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,16 +61,22 @@ def build(out: Path, weights: Path = PACKAGED_WEIGHTS, base: Path | None = None)
     Raises:
         FileExistsError: `out` has files in it.
         FileNotFoundError, ValueError: naming the file that is missing or does not fit.
+        OSError: `out` cannot be written, as on a full disk.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    from safetensors import SafetensorError
+
+    if not is_free(out):
         raise FileExistsError(f"{out} is there already: name a new folder, or remove it")
     base = base or find_base()
     model = convert(base)
     load_trained(model, weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as beside:
         beside.mkdir()
-        model.save_pretrained(beside)
+        try:
+            model.save_pretrained(beside)
+        except SafetensorError as error:  # a full disk
+            raise OSError(f"cannot write {out} ({error}): make room there, or name another folder") from error
         _write_tokenizer(base, beside)
         _write_modules(base, beside)
         (beside / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone

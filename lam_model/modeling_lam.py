@@ -355,7 +355,7 @@ class LamModel(PreTrainedModel):
     def _read_and_gather(
         self, tokens: Tensor, attention_mask: Tensor, all_layers: bool, with_states: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The hidden states of the last layer, or of all, and each layer's state if wanted, in the order of the texts."""
+        """The hidden states of the last layer or of all, and each layer's state if wanted, in the texts' order."""
         config, like = self.config, self.embeddings.LayerNorm.weight
         batch, length = attention_mask.shape
         kept = slice(None) if all_layers else slice(-1, None)
@@ -374,7 +374,7 @@ class LamModel(PreTrainedModel):
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are, in pieces for which torch starts no threads: who forks after loading has none of them."""
+    """Whether all numbers are; in pieces for which torch starts no threads, which a later fork would miss."""
     return all(piece.isfinite().all() for piece in tensor.reshape(-1).split(_PIECE))
 
 

@@ -13,9 +13,12 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFound
 from huggingface_hub.utils import validate_repo_id
 
 from . import __version__
+from .files import read_text
 from .folder import MANIFEST, ONNX, check_files, verify
 
 CARD = "README.md"
+GIT_FILE = ".gitattributes"  # the Hub puts one into every repository
+_NOT_SENT = (".git/", ".cache/huggingface/")  # what git and the Hub's own command keep in a folder for themselves
 # HTTPError is the HTTP library's, for a connection that broke; RuntimeError comes from the upload of large files.
 _HUB_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)
 
@@ -72,7 +75,8 @@ def contents(folder: Path) -> dict[str, int]:
     check_files(folder, [name for name in manifest["sha256"] if name.startswith(ONNX)])
     _check_card(folder / CARD, manifest["deltanet_sha256"])
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    if strays := [name for name in names if name not in {*manifest["sha256"], MANIFEST, CARD}]:
+    names = [name for name in names if not name.startswith(_NOT_SENT)]
+    if strays := [name for name in names if name not in {*manifest["sha256"], MANIFEST, CARD, GIT_FILE}]:
         raise ValueError(f"{folder / strays[0]} is not a file of the model: move it out of the folder")
     return {name: (folder / name).stat().st_size for name in names}
 
@@ -81,7 +85,7 @@ def _check_card(card: Path, deltanet_sha256: str) -> None:
     mend = f"write the card again for these weights and copy it into the folder as {CARD}"
     if not card.is_file():
         raise FileNotFoundError(f"{card} is missing: {mend}")
-    weights = re.findall(r"<!-- deltanet_sha256: (\w+) -->", card.read_text(encoding="utf-8"))
+    weights = re.findall(r"<!-- deltanet_sha256: (\w+) -->", read_text(card))
     if weights != [deltanet_sha256]:
         raise ValueError(f"{card} is a stale card, of other weights than the folder's: {mend}")
 

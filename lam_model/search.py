@@ -17,7 +17,7 @@ import numpy as np
 from . import __version__
 from .base import sha256
 from .encode import Document, in_chunks, read
-from .files import replacing
+from .files import kind, replacing
 from .passages import PASSAGE_TOKENS
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ def model_key(model: SentenceTransformer) -> str:
 
 
 def read_corpus(path: Path) -> list[Document]:
-    """The documents of a .jsonl file; one without an id gets its number, counted from 0, as its id.
+    """The documents of a .jsonl file, as `encode.read` takes it; one without an id gets its number, counted from 0.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no .jsonl file, holds no documents or is malformed: naming the line.
+        ValueError: it is no .jsonl file, holds no documents, is malformed or has an id twice: naming the line.
     """
-    if path.suffix != ".jsonl":
+    if kind(path) != ".jsonl" or path.is_dir():
         raise ValueError(f"cannot search {path}: a corpus is a .jsonl file of objects with `_id`, `title` and `text`")
     documents = [d._replace(id=str(i)) if d.id is None else d for i, d in enumerate(read(path))]
     if not documents:

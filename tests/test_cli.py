@@ -1,10 +1,17 @@
+import contextlib
+import io
 import json
+import os
+import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 import lam_model
 from lam_model import cli, folder
@@ -115,12 +122,71 @@ def test_model_options_are_handed_on(loaded, capfdbinary):
     assert loaded == [options | {"base_only": True}]
 
 
-def test_texts_and_files_follow_one_another(loaded, corpus, tmp_path):
+@pytest.mark.parametrize("flags", [["-f", "LINES", "CORPUS"], ["-f", "LINES", "--file", "CORPUS"]])
+def test_files_follow_one_another(loaded, corpus, tmp_path, flags):
     (tmp_path / "lines.txt").write_text("c\n\nb\n")
+    corpus.write_text(corpus.read_text().replace('"_id": "', '"_id": "no '))  # which is not the number of a line
     output = tmp_path / "v.npy"
-    assert cli.main(["encode", "a", "-f", f"{tmp_path}/lines.txt", "--file", str(corpus), "-o", str(output)]) == 0
-    expected = Fake().encode(["a", "c", "", "b", "aaa of a\nand   more", "bbb"])
+    names = {"LINES": str(tmp_path / "lines.txt"), "CORPUS": str(corpus)}
+    assert cli.main(["encode", *(names.get(flag, flag) for flag in flags), "-o", str(output)]) == 0
+    expected = Fake().encode(["c", "", "b", "aaa of a\nand   more", "bbb"])
     np.testing.assert_array_equal(np.load(output), expected)
+
+
+def test_a_folder_is_read(loaded, corpus, tmp_path):
+    (tmp_path / "a.ndjson").write_text('{"text": "c"}')
+    output = tmp_path / "v.npy"
+    assert cli.main(["encode", "--file", str(tmp_path), "-o", str(output)]) == 0
+    np.testing.assert_array_equal(np.load(output), Fake().encode(["c", "aaa of a\nand   more", "bbb"]))
+
+
+@pytest.mark.parametrize("command", ["encode", "compare"])
+def test_texts_beside_files_are_refused(loaded, corpus, capsys, command):
+    for argv in (["a text", "--file", corpus], ["--file", corpus, "--base-only", "a text"], ["-f", corpus, "--", "x"]):
+        assert "is given beside --file" in fails(capsys, command, *argv)
+    assert "cannot read a text" in fails(capsys, command, "--file", corpus, "a text")
+    assert not loaded
+
+
+@pytest.mark.parametrize("command", ["encode", "compare"])
+def test_inputs_and_outputs_are_refused_before_the_model_is_loaded(loaded, corpus, tmp_path, capsys, command):
+    empty, folder = tmp_path / "empty", tmp_path / "folder.jsonl"
+    empty.mkdir()
+    folder.mkdir()
+    assert f"cannot read {empty}: the folder holds no" in fails(capsys, command, "--file", corpus, empty)
+    assert "folder.jsonl: it is a folder" in fails(capsys, command, "-f", corpus, "-o", folder)
+    assert "make the folder" in fails(capsys, command, "-f", corpus, "-o", tmp_path / "no" / "v.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(corpus)
+    for files in (corpus, tmp_path):
+        for output in (corpus, tmp_path / "link.jsonl"):
+            assert "would be replaced" in fails(capsys, command, "-f", files, "-o", output)
+    assert not loaded
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl", "empty.ndjson"])
+def test_compare_refuses_files_without_texts(loaded, tmp_path, capsys, name):
+    (tmp_path / name).write_text("")
+    assert f"{name} is empty" in fails(capsys, "compare", "--file", tmp_path / name)
+    assert not loaded
+
+
+def test_ids_are_refused_with_their_line_over_files(loaded, corpus, tmp_path, capsys):
+    (tmp_path / "more.jsonl").write_text('{"text": "x", "id": "7"}\n{"text": "y", "id": 1}\n')
+    output = tmp_path / "v.jsonl"
+    error = fails(capsys, "encode", "--file", corpus, tmp_path / "more.jsonl", "-o", output)
+    assert "more.jsonl, line 2 has the id '1', which is that of another document" in error
+    assert not output.exists()
+
+
+def test_repeated_options_add_up(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_distill", lambda args: seen.append(args.data))
+    monkeypatch.setattr(cli, "_tune", lambda args: seen.append(args.data + args.watch))
+    monkeypatch.setattr(cli, "_compare", lambda args: seen.append(args.held_out + args.tasks))
+    assert cli.main(["train", "distill", "run", "--data", "a", "b", "--data", "c"]) == 0
+    assert cli.main(["train", "tune", "run", "--data", "a", "--data", "b", "--watch", "c", "--watch", "d"]) == 0
+    assert cli.main(["compare", "--held-out", "a", "--held-out", "b", "--tasks", "c", "--tasks", "d"]) == 0
+    assert seen == [["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "c", "d"]]
 
 
 def test_stdin_is_read_when_nothing_else_is_given(loaded, tmp_path, monkeypatch):
@@ -194,6 +260,115 @@ def test_search_refuses_before_the_model_is_loaded(loaded, corpus, tmp_path, cap
     assert not loaded
 
 
+def command(*argv, shell="", **environment):
+    """A `lam` of its own, of a fake model if asked for; `shell` is what a shell is to do with its streams."""
+    code = (
+        "import sys; sys.path.append(sys.argv.pop(1))\n"
+        "if 'fake' in sys.argv[1:]:\n"
+        "    sys.argv.remove('fake')\n"
+        "    import lam_model, test_cli\n"
+        "    lam_model.load = lambda *args, **kwargs: test_cli.Fake()\n"
+        "from lam_model.cli import main; sys.exit(main())"
+    )
+    line = shlex.join([sys.executable, "-c", code, str(Path(__file__).parent), *map(str, argv)])
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    return subprocess.run(f"{line} {shell}", shell=True, env=settings, capture_output=True, timeout=600)
+
+
+TEXT = "東京 café ½ 🙂"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_stdout_and_stderr_of_any_encoding_take_every_character(tmp_path, environment):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"title": TEXT, "text": f"a {TEXT}"}), encoding="utf-8")
+    found = command("fake", "search", corpus, TEXT, "--no-cache", **environment)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count(b"\\u6771\\u4eac") >= 2
+    missing = command("fake", "search", tmp_path / f"{TEXT}.jsonl", "a", **environment)
+    assert missing.returncode == 2
+    assert missing.stderr.startswith(b"lam: error: ")
+
+
+def test_streams_that_cannot_be_reconfigured_are_written_to(loaded, corpus, monkeypatch):
+    stdout = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert cli.main(["search", str(corpus), TEXT, "--no-cache"]) == 0
+    assert stdout.getvalue().startswith(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("argv", "shell", "sentence"),
+    [
+        (["encode"], "<&-", "standard input is closed"),
+        (["encode", "a", "--backend", "torch"], ">&-", "standard output is closed"),
+        (["search", "CORPUS", "a"], ">&-", "standard output is closed"),
+        (["compare", "a"], ">&-", "standard output is closed"),
+        (["verify", "nowhere"], ">&-", "standard output is closed"),
+        (["encode", "a", "--backend", "torch"], "> /dev/full", "standard output: No space left on device"),
+    ],
+)
+def test_closed_and_full_streams_are_said_in_a_sentence(corpus, argv, shell, sentence):
+    result = command("fake", *(corpus if one == "CORPUS" else one for one in argv), shell=shell)
+    assert result.returncode == 2
+    error = result.stderr.decode()
+    assert error.startswith(f"lam: error: {sentence}")
+    assert error.count("\n") == 1
+
+
+def test_with_an_output_file_nobody_needs_the_other_streams(corpus, tmp_path):
+    output = tmp_path / "v.npy"
+    result = command("fake", "encode", "--file", corpus, "-o", output, shell="<&- >&- 2>&-")
+    assert result.returncode == 0
+    np.testing.assert_array_equal(np.load(output), Fake().encode(["aaa of a\nand   more", "bbb"]))
+    assert command("fake", "encode", "--file", tmp_path / "no.txt", "-o", output, shell="<&- >&- 2>&-").returncode == 2
+
+
+def test_stderr_has_nothing_of_the_libraries_beneath(tiny_base, tiny_weights, tmp_path):
+    built = tmp_path / "lam"
+    for argv in (
+        ["build", built, "--weights", tiny_weights, "--base", tiny_base],
+        ["verify", built],
+        ["encode", "ba de fi", "--model", built, "--backend", "torch"],
+        ["encode", "ba de fi"],
+    ):
+        result = command(*argv)
+        assert result.returncode == 0
+        assert result.stderr == b""
+
+
+def test_what_libraries_say_is_left_to_whoever_imports_them():
+    code = (
+        "import os, warnings, logging, lam_model, lam_model.cli\n"
+        "assert ('ignore', None, Warning, None, 0) not in warnings.filters\n"
+        "assert not [name for name in os.environ if name.endswith('_VERBOSITY')]\n"
+        "import transformers.utils.logging as t\n"
+        "assert t.is_progress_bar_enabled() and t.get_verbosity() == logging.WARNING\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=Path(__file__).parents[1])
+
+
+def test_warnings_of_lam_are_shown_and_those_of_others_are_not(loaded, monkeypatch, capsys):
+    def run(args):
+        warnings.warn_explicit("a picture library is missing", UserWarning, "io/image.py", 1, "torchvision.io.image")
+        warnings.warn_explicit("texts are cut", UserWarning, "encode.py", 1, "lam_model.encode")
+
+    monkeypatch.setattr(cli, "_verify", run)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monkeypatch.setattr(sys, "warnoptions", [])
+        monkeypatch.setattr(warnings, "catch_warnings", contextlib.nullcontext)
+        assert cli.main(["verify", "folder"]) == 0
+    assert [str(one.message) for one in caught] == ["texts are cut"]
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
@@ -202,6 +377,7 @@ def test_search_refuses_before_the_model_is_loaded(loaded, corpus, tmp_path, cap
         (FileNotFoundError("org/lam is not to be had"), "org/lam is not to be had"),
         (OSError(28, "No space left on device", "v.npy"), "v.npy: No space left on device"),
         (ModuleNotFoundError("this needs x: pip install x"), "this needs x: pip install x"),
+        (SafetensorError("I/O error: No space left"), "I/O error: No space left"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(monkeypatch, capsys, error, sentence):
@@ -261,6 +437,101 @@ def test_build_then_verify(tmp_path, capsys):
     (tmp_path / "lam" / "vocab.txt").write_text("x")
     assert "vocab.txt was altered or damaged" in fails(capsys, "verify", tmp_path / "lam")
     assert "is there already" in fails(capsys, "build", tmp_path / "lam")
+
+
+@pytest.mark.parametrize("out", [".", "folder", "link", "new link"])
+@pytest.mark.parametrize("argv", [["build"], ["export", "onnx"]])
+def test_a_model_is_built_into_an_empty_folder_that_stays(tiny_base, tmp_path, monkeypatch, capsys, out, argv):
+    place = tmp_path / "folder"
+    if out != "new link":
+        place.mkdir()
+    if "link" in out:
+        (tmp_path / out).symlink_to(place)
+    monkeypatch.chdir(place if out == "." else tmp_path)
+    before = place.stat().st_ino if place.exists() else None
+    monkeypatch.setattr(folder, "find_base", lambda: tiny_base)
+    monkeypatch.setattr(folder, "load_trained", lambda *args: None)
+    monkeypatch.setattr(cli, "_lam_export", lambda: SimpleNamespace(export=lambda *args, **options: []))
+    assert cli.main([*argv, out]) == 0
+    assert folder.verify(place)
+    assert before is None or place.stat().st_ino == before
+    assert sorted(os.listdir(tmp_path)) == sorted({"folder", out} - {"."})
+    if argv == ["build"]:
+        assert f"{out} is there already" in fails(capsys, "build", out)
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("lam_model.modeling_lam.LamModel.save_pretrained", SafetensorError("I/O error: No space left on device")),
+        ("lam_model.folder.shutil.copy", OSError(28, "No space left on device", "modeling_lam.py", None, "BESIDE")),
+        ("lam_model.folder._vectors", ValueError("BESIDE gives vectors that are not finite")),
+    ],
+)
+def test_a_build_that_fails_names_its_folder_and_leaves_nothing(
+    tiny_base, tiny_weights, tmp_path, monkeypatch, capsys, where, error
+):
+    def fail(*args, **options):
+        (beside,) = (path for path in tmp_path.iterdir() if path.is_dir())
+        if isinstance(error, OSError):
+            raise OSError(*error.args, "source", None, str(beside / "dense.py"))
+        raise type(error)(str(error).replace("BESIDE", str(beside)))
+
+    monkeypatch.setattr(where, fail)
+    message = fails(capsys, "build", tmp_path / "lam", "--weights", tiny_weights, "--base", tiny_base)
+    assert str(tmp_path / "lam") in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"[1]", "holds no scores of `lam eval`"),
+        (b'{"figures": 1}', "holds no scores of `lam eval`"),
+        (b"no json", "is not JSON"),
+        ("{}".encode("utf-16"), "is not UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("task", ["sts", "long"])
+def test_eval_refuses_an_output_of_something_else(loaded, tmp_path, capsys, task, content, sentence):
+    (tmp_path / "figures.json").write_bytes(content)
+    assert f"figures.json {sentence}" in fails(capsys, "eval", task, "-o", tmp_path / "figures.json")
+    assert "it is a folder" in fails(capsys, "eval", task, "-o", tmp_path)
+    assert (tmp_path / "figures.json").read_bytes() == content
+    assert not loaded
+
+
+UTF16 = '{"text": "one"}\n{"text": "two"}\n'.encode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["encode", "--file"], "a.txt"),
+        (["encode", "--file"], "a.jsonl"),
+        (["encode", "--stream"], "a.txt"),
+        (["compare", "--file"], "a.jsonl"),
+        (["compare", "--held-out"], "a.jsonl"),
+        (["compare", "--held-out", "DATA", "--guard"], "guard.txt"),
+        (["train", "distill", "run", "--data"], "a.jsonl"),
+        (["train", "distill", "run", "--data"], "a.ndjson"),
+        (["train", "distill", "run", "--data", "DATA", "--guard"], "guard.txt"),
+        (["train", "tune", "run", "--data"], "a.jsonl"),
+        (["train", "tune", "run", "--data"], "a.csv"),
+        (["train", "tune", "run", "--config"], "tune.yaml"),
+        (["eval", "long", "--articles"], "a.jsonl"),
+    ],
+)
+def test_text_of_another_encoding_is_refused_by_name(tmp_path, monkeypatch, capsys, argv, name):
+    monkeypatch.setattr(lam_model, "load", lambda *args, **options: Fake(), raising=False)
+    monkeypatch.setattr("lam_model.stream.Stream", lambda model: SimpleNamespace(feed=lambda piece: None))
+    monkeypatch.setattr("lam_model.training.tune.start", lambda *args: SimpleNamespace(model=Fake(), embedders=None))
+    monkeypatch.setattr(Fake, "tokenizer", None, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text('{"text": "x"}\n')
+    (tmp_path / name).write_bytes(UTF16)
+    given = ["data.jsonl" if one == "DATA" else one for one in argv]
+    assert f"{name} is not UTF-8 text" in fails(capsys, *given, name)
 
 
 def test_distil_then_build_with_another_base(tiny_base, tmp_path, capsys):

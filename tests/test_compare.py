@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from lam_model import compare
 
@@ -38,3 +39,8 @@ def test_both_read_as_many_tokens_as_the_base_and_the_limit_is_put_back():
     compare.compare_texts(lam, base, ["a", "bb"])
     assert set(lam.limits) == {256}
     assert lam.max_seq_length == 10**9
+
+
+def test_no_texts_are_refused():
+    with pytest.raises(ValueError, match="no texts to compare"):
+        compare.compare_texts(Model(0), Model(0), [])

@@ -1,14 +1,17 @@
+import datetime
 import errno
+import gzip
 import io
 import json
 import os
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from lam_model import encode
-from lam_model.encode import Document, read, read_stdin, write_vectors
+from lam_model.encode import Document, input_files, read, read_stdin, write_vectors
 
 
 class Counting:
@@ -75,6 +78,10 @@ def test_stdin_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
         ("a.jsonl", '{"text": "x", "title": 3}\n', r"a\.jsonl, line 1 has a `title` that is no string"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl, line 1 is not JSON"),
         ("a.txt", b"caf\xe9\n", r"a\.txt is not UTF-8"),
+        ("a.txt", "text\n".encode("utf-16"), r"a\.txt is not UTF-8"),
+        ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), r"a\.jsonl is not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\noops'), r"a\.jsonl\.gz, line 2 is not JSON"),
+        ("a.jsonl.gz", '{"text": "x"}', r"a\.jsonl\.gz cannot be read as gzip"),
         ("a.parquet", "no parquet", r"a\.parquet cannot be read as parquet"),
         ("a.pdf", "%PDF", r"cannot read .*a\.pdf: .* \.txt, \.jsonl or \.parquet"),
     ],
@@ -202,3 +209,138 @@ def test_a_bad_line_late_in_the_input_leaves_nothing(tmp_path, monkeypatch, suff
     with pytest.raises(ValueError, match="line 6"):
         write_vectors(Counting(), read(path), tmp_path / f"v{suffix}")
     assert os.listdir(tmp_path) == ["a.jsonl"]
+
+
+def test_jsonl_is_known_by_other_names_too(tmp_path):
+    row = b'{"text": "x"}\n'
+    for name, content in (
+        ("a.JSONL", row),
+        ("a.ndjson", row),
+        ("a.NDJson", row),
+        ("a.jsonl.gz", gzip.compress(row)),
+        ("a.JSONL.GZ", gzip.compress(row)),
+    ):
+        assert list(read(file(tmp_path, name, content))) == [Document("x")]
+    assert list(read(file(tmp_path, "a.TXT", "x\n"))) == [Document("x")]
+
+
+@pytest.mark.parametrize("name", ["v.NPY", "v.Jsonl", "v.PARQUET"])
+def test_the_kind_of_an_output_is_known_in_any_case(tmp_path, name):
+    if name == "v.PARQUET":
+        pytest.importorskip("pyarrow")
+    write_vectors(Counting(), [Document("x")], tmp_path / name)
+    lower = (tmp_path / name).rename(tmp_path / name.lower())
+    starts = {".npy": b"\x93NUMPY", ".jsonl": b'{"id"', ".parquet": b"PAR1"}
+    assert lower.read_bytes().startswith(starts[lower.suffix])
+
+
+def test_a_compressed_output_is_not_promised_by_its_name(tmp_path):
+    with pytest.raises(ValueError, match="cannot write"):
+        write_vectors(Counting(), [Document("x")], tmp_path / "v.jsonl.gz")
+
+
+def test_a_folder_stands_for_its_files_by_name(tmp_path):
+    pytest.importorskip("pyarrow")
+    folder = tmp_path / "data.jsonl"  # whatever it is called
+    folder.mkdir()
+    for name in ("b.JSONL", "a.ndjson", ".hidden.jsonl", "notes.txt", "d.csv"):
+        file(folder, name, json.dumps({"text": name}))
+    file(folder, "c.jsonl.gz", gzip.compress(b'{"text": "c.jsonl.gz"}'))
+    parquet_file(folder, text=["parquet"]).rename(folder / "aa.parquet")
+    (folder / "sub.jsonl").mkdir()
+    assert [path.name for path in input_files([folder])] == ["a.ndjson", "aa.parquet", "b.JSONL", "c.jsonl.gz"]
+    after = file(tmp_path, "after.txt", "after")
+    texts = [document.text for document in read(folder, after)]
+    assert texts == ["a.ndjson", "parquet", "b.JSONL", "c.jsonl.gz", "after"]
+
+
+def test_a_folder_without_texts_is_refused_by_name(tmp_path):
+    file(tmp_path, "a.txt", "x")
+    with pytest.raises(ValueError, match=f"cannot read {tmp_path}: the folder holds no .jsonl or .parquet"):
+        read(tmp_path)
+
+
+BAD_IDS = [True, 1.0, float("nan"), ["x"], {"x": 1}, [], {}]
+
+
+@pytest.mark.parametrize("key", ["_id", "id"])
+@pytest.mark.parametrize("value", BAD_IDS, ids=repr)
+def test_an_id_that_is_neither_string_nor_integer_is_refused(tmp_path, key, value):
+    rows = [{"text": "x"}, {"text": "y", key: value}]
+    path = file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=rf"a\.jsonl, line 2 has the `{key}` .*: ids are strings or integers"):
+        list(read(path))
+
+
+@pytest.mark.parametrize(
+    "value", [b"x1", True, 1.5, ["x"], {"x": 1}, datetime.date(2020, 1, 1)], ids=lambda value: type(value).__name__
+)
+def test_the_same_of_parquet(tmp_path, value):
+    path = parquet_file(tmp_path, text=["x", "y"], id=[None, value])
+    with pytest.raises(ValueError, match=r"texts\.parquet, row 2 has the `id` .*: ids are strings or integers"):
+        list(read(path))
+
+
+@pytest.mark.parametrize(
+    ("ids", "bad"),
+    [
+        (["a", "a"], 2),
+        ([1, "1"], 2),
+        (["1", None], 2),  # whose number is 1
+        ([None, "0"], 2),
+        ([None, None, "x", None, 3], 5),
+        (["x", None, "y", 1], 4),
+        ([5, None, None, None, None, None], 6),
+        (["a", None, "b", "c", None, "d", "a"], 7),
+    ],
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_an_id_is_given_once_also_to_a_number_and_over_files(tmp_path, ids, bad, files):
+    rows = [json.dumps({"text": "x"} if name is None else {"text": "x", "_id": name}) for name in ids]
+    paths = [file(tmp_path, "a.jsonl", "\n".join(rows))]
+    line = bad
+    if files == 2:
+        paths = [file(tmp_path, "a.jsonl", rows[0]), file(tmp_path, "b.jsonl", "\n\n" + "\n".join(rows[1:]))]
+        line = bad + 1
+    read_so_far = []
+    with pytest.raises(ValueError, match=rf"{paths[-1].name}, line {line} has "):
+        read_so_far.extend(read(*paths))
+    assert len(read_so_far) == bad - 1
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [[0, None, 2], ["01", None, "1 "], [None, "-0", "٠"], ["x", 0, None], [None, "5"], [1, 0], ["9" * 5000, None]],
+)
+def test_ids_that_differ_are_all_kept(tmp_path, ids):
+    rows = [{"text": "x"} if name is None else {"text": "x", "_id": name} for name in ids]
+    path = file(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    write_vectors(Counting(), read(path), tmp_path / "v.jsonl")
+    found = [json.loads(line)["id"] for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert found == [str(i) if name is None else str(name) for i, name in enumerate(ids)]
+
+
+def test_texts_without_ids_take_no_memory(tmp_path):
+    def peak(rows):
+        path = file(tmp_path, "a.txt", "a text\n" * rows)
+        tracemalloc.start()
+        assert sum(1 for _ in read(path)) == rows
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(50_000) < peak(500) + 20_000
+
+
+def test_closed_standard_input_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="standard input is closed"):
+        read_stdin()
+
+
+def test_an_output_that_is_a_folder_is_refused_at_once(tmp_path):
+    (tmp_path / "v.npy").mkdir()
+    model = Counting()
+    with pytest.raises(OSError, match=r"v\.npy: it is a folder"):
+        write_vectors(model, [Document("x")], tmp_path / "v.npy")
+    assert not model.batches

@@ -230,6 +230,18 @@ def test_onnx_files_of_other_weights_go_and_what_else_is_there_stays(hub, ready,
     assert repo.commits[repo.branches["main"]] == {"figure.png": b"figure", **files(other)}
 
 
+@pytest.mark.usefixtures("hashed_only")
+def test_what_git_and_the_hub_put_into_a_folder_is_no_stray(hub, copy):
+    (copy / ".gitattributes").write_bytes(b"*.safetensors filter=lfs")
+    expected = files(copy)
+    for name in (".git/config", ".git/objects/aa", ".cache/huggingface/download/config.json.metadata"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(b"x")
+    publish("org/lam", copy)
+    repo = hub.repos["org/lam"]
+    assert repo.commits[repo.branches["main"]] == expected
+
+
 def with_other_golden_vectors(path):
     content = manifest(path)
     vectors = [golden["vector"] for golden in content["golden"]]
@@ -250,7 +262,9 @@ def with_other_golden_vectors(path):
             lambda path: (path / "README.md").write_text(f"<!-- deltanet_sha256: {'0' * 64} -->\n"),
             "README.md is a stale card",
         ),
+        (lambda path: (path / "README.md").write_text("# LAM\n", encoding="utf-16"), "README.md is not UTF-8 text"),
         (lambda path: (path / "notes.txt").write_text("secret"), "notes.txt is not a file of the model"),
+        (lambda path: (path / ".gitignore").write_text("secret"), ".gitignore is not a file of the model"),
         (lambda path: (path / "1_Pooling" / "more.bin").write_text("x"), "more.bin is not a file of the model"),
     ],
 )

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 
@@ -38,7 +39,7 @@ class Words:
 def corpus(tmp_path):
     documents = [
         {"_id": "a", "title": "sea", "text": "fish"},
-        {"id": 2, "text": "rock"},
+        {"id": 7, "text": "rock"},
         {"text": "star star sea"},
         {"title": "rock", "text": ""},
     ]
@@ -54,7 +55,7 @@ def test_the_best_come_first_and_of_equals_the_earlier(corpus):
     assert [hit.id for hit in first] == ["a", "2"]
     assert first[0] == Hit(first[0].score, "a", "sea", "fish")
     assert first[0].score == pytest.approx(1)
-    assert [hit.id for hit in second] == ["2", "3"]  # a missing id is the document's number
+    assert [hit.id for hit in second] == ["7", "3"]  # a missing id is the document's number
 
 
 def test_top_k_may_be_more_than_there_are_but_not_less_than_one(corpus):
@@ -72,6 +73,9 @@ def test_top_k_may_be_more_than_there_are_but_not_less_than_one(corpus):
         ("\n \n", r"corpus\.jsonl holds no documents"),
         ('{"text": "x"}\n\n{"text": "y"\n', r"corpus\.jsonl, line 3 is not JSON"),
         ('{"title": "x"}\n', r"corpus\.jsonl, line 1 has no `text`"),
+        ('{"text": "x", "_id": [1]}\n', r"corpus\.jsonl, line 1 has the `_id` \[1\]"),
+        ('{"text": "x", "_id": "1"}\n{"text": "y", "id": 1}\n', r"corpus\.jsonl, line 2 has the id '1'"),
+        ('{"text": "x", "_id": "1"}\n{"text": "y"}\n', r"corpus\.jsonl, line 2 has no id, and its number, 1,"),
     ],
 )
 def test_a_bad_corpus_is_named(corpus, content, message):
@@ -85,6 +89,23 @@ def test_only_jsonl_that_is_there_is_searched(tmp_path):
         read_corpus(tmp_path / "a.txt")
     with pytest.raises(FileNotFoundError, match=r"a\.jsonl does not exist"):
         read_corpus(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["corpus.JSONL", "corpus.ndjson", "corpus.jsonl.gz"])
+def test_jsonl_by_another_name_is_searched(corpus, name):
+    expected = read_corpus(corpus)
+    content = corpus.read_bytes()
+    path = corpus.with_name(name)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert embed_corpus(Words(), path, "model")[0] == expected
+    assert path.with_name(f"{name}.lam.npz").exists()
+
+
+def test_a_folder_is_no_corpus(tmp_path):
+    folder = tmp_path / "a.jsonl"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"cannot search .*a\.jsonl"):
+        read_corpus(folder)
 
 
 def test_vectors_are_kept_for_the_same_corpus_and_model(corpus):
@@ -174,7 +195,7 @@ def test_a_long_document_counts_as_its_best_passage(corpus):
         assert fish[0][1:] == ("long", "sea", long["text"], Passage(13, 23, "fish fish\n"))
         assert documents[2].whole[13:23] == "fish fish\n"
         assert star[0].passage.text == "star star star"
-        assert [hit.id for hit in rock] == ["2", "4", "long", "a", "3"]
+        assert [hit.id for hit in rock] == ["7", "4", "long", "a", "3"]
         assert [hit.passage for hit in rock if hit.id != "long"] == [None] * 4
 
 

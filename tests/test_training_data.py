@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 from dataclasses import asdict
@@ -328,3 +329,44 @@ def test_file_without_a_column_of_text_is_refused_by_name(tmp_path, suffix):
     bad = write({"id": ["a"], "score": [1.0]}, tmp_path / f"numbers{suffix}")
     with pytest.raises(ValueError, match=rf"numbers\{suffix} has no column of text.*id, score"):
         read_texts([good, bad])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"text": "x"}\noops\n', "a.jsonl cannot be read as json"),
+        ("a.jsonl", "", "a.jsonl is empty"),
+        ("a.jsonl.gz", '{"text": "x"}', "a.jsonl.gz cannot be read as gzip"),
+        ("a.parquet", "no parquet", "a.parquet cannot be read as parquet"),
+    ],
+)
+def test_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_texts([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["a.JSONL", "a.ndjson", "a.jsonl.gz", "a.JSONL.GZ"])
+def test_jsonl_by_another_name_is_read(tmp_path, name):
+    row = b'{"text": "one text"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(row) if name.lower().endswith(".gz") else row)
+    assert read_texts([str(tmp_path / name)])["text"][:] == ["one text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("guard.txt", b"caf\xe9", "guard.txt is not UTF-8"),
+        ("guard.txt.xz", lzma.compress(b"caf\xe9"), "guard.txt.xz is not UTF-8"),
+        ("guard.txt.xz", b"plain", "guard.txt.xz cannot be read as xz"),
+    ],
+)
+def test_guard_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_guard(tmp_path / name)
+
+
+def test_guard_is_read_without_its_byte_order_mark(tmp_path):
+    (tmp_path / "guard.txt").write_text("one text", encoding="utf-8-sig")
+    assert read_guard(tmp_path / "guard.txt") == {"one text"}

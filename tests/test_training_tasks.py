@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -222,3 +223,50 @@ def test_sample_keeps_the_documents_of_the_queries_that_are_drawn():
     pairs = Similarity("s", [(n, n) for n in names], np.linspace(0, 1, 20).tolist())
     assert len(sample(pairs, 7).scores) == 7
     assert len(sample(Texts("t", names), 7)) == 7
+
+
+@pytest.mark.parametrize("value", [True, 1.5, ["d1"], {"d": 1}], ids=repr)
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels/train.jsonl", "qrels/test.jsonl"])
+def test_an_id_that_is_neither_string_nor_integer_is_refused(folder, file, value):
+    rows = [json.loads(line) for line in (folder / file).read_text().splitlines()]
+    rows[0]["query-id" if "qrels" in file else "_id"] = value
+    write_lines(folder / file, rows)
+    with pytest.raises(ValueError, match=rf"{file}, line 1 has the .*: ids are strings or integers"):
+        read_task(str(folder))
+
+
+def test_numbers_are_the_same_ids_as_their_digits(folder):
+    write_lines(folder / "queries.jsonl", [{"_id": 1, "text": "what is tea"}])
+    write_lines(folder / "qrels" / "train.jsonl", [{"query-id": "1", "corpus-id": "d1", "score": 1}])
+    assert read_task(str(folder)).relevant == {"1": ["d1"]}
+    write_lines(folder / "queries.jsonl", [{"_id": 1, "text": "what is tea"}, {"_id": "1", "text": "what is coffee"}])
+    with pytest.raises(ValueError, match=r"queries.jsonl, line 2: the id '1' was given to another query"):
+        read_task(str(folder))
+
+
+@pytest.mark.parametrize("name", ["asked.JSONL", "asked.ndjson", "asked.jsonl.gz"])
+def test_jsonl_by_another_name_is_read(tmp_path, name):
+    row = b'{"query": "what is tea", "passage": "a drink"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(row) if name.endswith(".gz") else row)
+    task = read_task(str(tmp_path / name))
+    assert (task.name, task.queries) == ("asked", {"0": "what is tea"})
+
+
+@pytest.mark.parametrize("name", ["test.jsonl.gz", "my-test.NDJSON"])
+def test_a_test_split_by_another_name_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="test split"):
+        read_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"query,passage\n" + b"x" * 200_000 + b",y\n", "a.csv, line 2 cannot be read"),
+        ("a.parquet", b"no parquet", "a.parquet cannot be read as parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_task(str(tmp_path / name))

@@ -46,3 +46,9 @@ def test_average_refuses_what_has_no_mean(files, tmp_path):
     with pytest.raises(ValueError, match="of different bases"):
         average(files[0], tmp_path / "third.safetensors", 0.5, files[2])
     assert not files[2].exists()
+
+
+def test_a_damaged_file_is_named(files):
+    files[1].write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"two\.safetensors is damaged"):
+        average(*files[:2], 0.5, files[2])

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import kind, open_text, utf8
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +31,7 @@ _CHARS_PER_TOKEN = 6  # more characters than so many a token of one block make a
 _PHRASE_WORDS = 6  # at most
 _REPEATED_TOKENS = 128  # at most
 _POOL_BATCHES = 64  # batches that are tokenised, sorted by length and cut together
+_FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}  # of files, by what their names say
 NOT_TEXT = {"source", "id", "_id", "licence", "license", "url", "split", "genre"}  # columns
 
 
@@ -38,9 +41,19 @@ def normalise(text: str) -> str:
 
 
 def read_guard(path: Path) -> frozenset[str]:
-    """Evaluation texts that no training text may equal: one normalised text a line, plain or .xz."""
+    """Evaluation texts that no training text may equal: one normalised text a line, plain or .xz.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8, or no .xz file; the message names it.
+    """
     data = path.read_bytes()
-    return frozenset((lzma.decompress(data) if path.suffix == ".xz" else data).decode().splitlines())
+    try:
+        data = lzma.decompress(data) if path.suffix.lower() == ".xz" else data
+    except lzma.LZMAError as error:
+        raise ValueError(f"{path} cannot be read as xz ({error}): compress it again") from error
+    with utf8(path):
+        return frozenset(data.decode("utf-8-sig").splitlines())
 
 
 def read_texts(sources: Iterable[str]) -> Dataset:
@@ -50,19 +63,18 @@ def read_texts(sources: Iterable[str]) -> Dataset:
 
     Args:
         sources: paths of .parquet or .jsonl files, or dataset names on the Hub (their train split).
+
+    Raises:
+        FileNotFoundError: there is no such file or name.
+        ValueError: a file is not what its name says, or has no column of text; the message names it.
     """
     from datasets import Value, concatenate_datasets, load_dataset
 
     parts = []
     for source in sources:
-        suffix = Path(source).suffix
-        if suffix in (".parquet", ".jsonl", ".json"):
-            kind = "parquet" if suffix == ".parquet" else "json"
-            rows = load_dataset(kind, data_files=source, split="train")
-        else:
-            rows = load_dataset(source, split="train")
+        rows = _read_file(source) if kind(Path(source)) in _FORMATS else load_dataset(source, split="train")
         kinds = {c: getattr(getattr(f, "feature", f), "dtype", "") for c, f in rows.features.items()}
-        columns = [c for c, kind in kinds.items() if kind.endswith("string") and c not in NOT_TEXT]
+        columns = [c for c, dtype in kinds.items() if dtype.endswith("string") and c not in NOT_TEXT]
         if not columns:
             raise ValueError(f"{source} has no column of text: its columns are {', '.join(rows.column_names)}")
         for column in columns:
@@ -72,6 +84,25 @@ def read_texts(sources: Iterable[str]) -> Dataset:
             part = part if column == "text" else part.rename_column(column, "text")
             parts.append(part.cast_column("text", Value("large_string")))
     return concatenate_datasets(parts)
+
+
+def _read_file(source: str) -> Dataset:
+    from datasets import load_dataset
+
+    path, form = Path(source), _FORMATS[kind(Path(source))]
+    if form == "json" and path.is_file():
+        with open_text(path) as lines:  # of text that is not UTF-8, `datasets` says something else
+            if not lines.readline():
+                raise ValueError(f"{source} is empty: give texts to train on")
+    try:
+        return load_dataset(form, data_files=source, split="train")
+    except OSError:  # it is not there, or the disk is full
+        raise
+    except Exception as error:  # of `datasets` and pyarrow, some of no class of Python's
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError):
+            raise cause from error
+        raise ValueError(f"{source} cannot be read as {form} ({cause}): mend it, or write it again") from error
 
 
 def is_held_out(text: str) -> bool:

@@ -7,6 +7,7 @@ DeltaNet layers are trained.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -31,7 +31,7 @@ from .held_out import HeldOut
 from .plot import plot
 from .recipe import Recipe
 from .teacher import Targets, Teacher
-from .weights import save, train_only_deltanet, trained
+from .weights import read, save, train_only_deltanet, trained
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,7 +121,7 @@ class Run:
         self.base_weights = base / "model.safetensors"
         self.model = convert(base)
         if weights:
-            self._load_weights(load_file(weights))
+            self._load_weights(read(weights))
         train_only_deltanet(self.model.to(self.device))
         self.teacher = Teacher(base, self.model.config.block_size).to(self.device)
         self.held_out = HeldOut(self.teacher, texts, guard)
@@ -241,8 +241,10 @@ class Run:
             "progress": [self.stage, self.step, self.tokens, self.seconds],
             "log": self.log,
         }
+        written = io.BytesIO()  # of a full disk, `torch.save` says something else
+        torch.save(state, written)
         with replacing(self.out / "checkpoint.pt") as beside:
-            torch.save(state, beside)
+            beside.write_bytes(written.getbuffer())
         self._write_log()
 
     def _restore(self, state: dict) -> None:

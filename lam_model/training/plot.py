@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..files import replacing
+
 
 def plot(log: list[dict[str, float]], path: Path) -> None:
     """Draw the loss and the held-out cosine of a distillation against the tokens read into a PNG file."""
@@ -26,7 +28,8 @@ def plot(log: list[dict[str, float]], path: Path) -> None:
         axes.set(title=title, xlabel="million tokens", yscale="log")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120, format="png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")
 
 
 def plot_tuning(log: list[dict[str, float]], path: Path) -> None:
@@ -47,4 +50,5 @@ def plot_tuning(log: list[dict[str, float]], path: Path) -> None:
     score_axes.legend()
     for axes in (loss_axes, score_axes):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120, format="png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..encode import Document
+from ..encode import Document, identifier
+from ..files import kind, open_text
 from ..long_sets import queries_of
 from .data import NOT_TEXT, is_held_out, is_held_out_document, normalise
 
@@ -110,12 +111,13 @@ def read_task(source: str, splits: tuple[str, ...] = ("train",)) -> Task:
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, splits)
-    if path.suffix in _FILES:
+    if kind(path) in _FILES:
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: give the path of a {', '.join(_FILES)} file or a folder")
-        if _TEST.search(path.stem):
+        stem = path.stem.removesuffix(".jsonl").removesuffix(".ndjson") if path.suffix.lower() == ".gz" else path.stem
+        if _TEST.search(stem):
             raise ValueError(f"{path} is a test split, which must stay unseen: give a train split")
-        return _from_rows(path.parent.name if path.stem in splits else path.stem, _rows(path), str(path))
+        return _from_rows(path.parent.name if stem in splits else stem, _rows(path), str(path))
     return _read_hub(source, splits)
 
 
@@ -127,7 +129,7 @@ def _read_folder(folder: Path, splits: tuple[str, ...]) -> Retrieval:
         raise FileNotFoundError(
             f"{folder / 'qrels'} has no {' or '.join(splits)} split (there: {there}): a test split must stay unseen"
         )
-    tests = [path for path in (folder / "qrels").glob("test.*") if path.suffix in _FILES]
+    tests = [path for path in (folder / "qrels").glob("test.*") if kind(path) in _FILES]
     return _retrieval(
         folder.name,
         _rows(folder / "queries.jsonl"),
@@ -167,21 +169,28 @@ def _rows(path: Path) -> Iterator[Row]:
     """The rows of a file as they are read, each with the file and line that it stands in."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a folder needs corpus.jsonl, queries.jsonl and qrels")
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
+    if kind(path) == ".parquet":
+        from pyarrow import ArrowException, parquet
 
-        for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
+        try:
+            rows = parquet.read_table(path).to_pylist()
+        except ArrowException as error:
+            raise ValueError(f"{path} cannot be read as parquet ({error}): write it again") from error
+        for number, row in enumerate(rows, start=1):
             yield f"{path}, row {number}", row
         return
-    with open(path, encoding="utf-8-sig", newline="") as lines:
-        if path.suffix == ".jsonl":
+    with open_text(path, newline="") as lines:
+        if kind(path) == ".jsonl":
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield f"{path}, line {number}", _json(line, f"{path}, line {number}")
-        else:
-            reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+            return
+        reader = csv.DictReader(lines, delimiter="\t" if kind(path) == ".tsv" else ",")
+        try:
             for row in reader:
                 yield f"{path}, line {reader.line_num}", row
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num + 1} cannot be read ({error}): mend it") from error
 
 
 def _json(line: str, where: str) -> dict[str, Any]:
@@ -200,7 +209,7 @@ def _retrieval(
     asked, documents = _texts(queries, "query"), _texts(corpus, "document")
     relevant: dict[str, list[str]] = {}
     for where, row in judgements:
-        query, document = (str(row.get(key, "")) for key in (_QUERY_ID, _DOCUMENT_ID))
+        query, document = (identifier(row, where, [key]) for key in (_QUERY_ID, _DOCUMENT_ID))
         if query not in asked:
             raise ValueError(
                 f"{where}: the query {query!r} is not among the queries: the judgements are of another set"
@@ -212,7 +221,8 @@ def _retrieval(
     if not relevant:
         raise ValueError(f"{name} has no judgement above 0: there is nothing to learn")
     # A test query that was worded alike would be learned with its answer.
-    unseen = {normalise(asked[str(row[_QUERY_ID])]) for _, row in tests if str(row.get(_QUERY_ID)) in asked}
+    tested = (identifier(row, where, [_QUERY_ID]) for where, row in tests)
+    unseen = {normalise(asked[query]) for query in tested if query in asked}
     train = [query for query in relevant if normalise(asked[query]) not in unseen]
     return Retrieval(name, asked, documents, relevant, {}).only(train)
 
@@ -220,7 +230,7 @@ def _retrieval(
 def _texts(rows: Iterator[Row], kind: str) -> dict[str, str]:
     texts: dict[str, str] = {}
     for where, row in rows:
-        name = str(row.get("_id", row.get("id", "")))
+        name = identifier(row, where)
         if not name:
             raise ValueError(f"{where} has no `_id`: every {kind} needs one")
         if name in texts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..files import replacing
@@ -29,6 +31,20 @@ def save(model: LamModel, path: Path) -> None:
     _write({name: p.detach().cpu() for name, p in trained(model).items()}, path)
 
 
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing or damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give a safetensors file of DeltaNet weights")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): give another file of DeltaNet weights") from error
+
+
 def average(path: Path, other: Path, share: float, out: Path) -> None:
     """Write the mean of two weights files, of which the first counts for `share`.
 
@@ -36,13 +52,11 @@ def average(path: Path, other: Path, share: float, out: Path) -> None:
     what was lost (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022, section 3).
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, the files are of different bases, or `share` is not 0 to 1.
+        FileNotFoundError, ValueError: a file is missing, damaged or of another base, or `share` is not 0 to 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share}: it must be from 0 to 1")
-    if missing := [one for one in (path, other) if not one.is_file()]:
-        raise FileNotFoundError(f"{missing[0]} does not exist: give a safetensors file of DeltaNet weights")
-    one, two = load_file(path), load_file(other)
+    one, two = read(path), read(other)
     if {name: x.shape for name, x in one.items()} != {name: x.shape for name, x in two.items()}:
         raise ValueError(f"{path} and {other} are of different bases: only weights of one base have a mean")
     _write({name: share * x.float() + (1 - share) * two[name].float() for name, x in one.items()}, out)
@@ -50,6 +64,5 @@ def average(path: Path, other: Path, share: float, out: Path) -> None:
 
 def _write(weights: dict[str, Tensor], path: Path) -> None:
     half = {name: x.to(torch.float16).contiguous() for name, x in weights.items()}
-    with replacing(path) as beside:
-        save_file(half, beside, metadata={"format": "pt"})
-        beside.chmod(0o644)  # safetensors writes for the owner alone
+    with replacing(path) as beside:  # not `save_file`, whose errors are its own, and whose file is for the owner alone
+        beside.write_bytes(to_bytes(half, metadata={"format": "pt"}))
