@@ -552,12 +552,19 @@ def _add_verify(subparsers: Subparsers) -> None:
         description="Check hashes, keys, shapes, dtypes, finiteness and golden vectors of a model folder.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="first make the folder whole, if a trainer saved it: code, manifest, golden",
+    )
     parser.set_defaults(run=_verify)
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from .folder import verify
+    from .folder import adopt, verify
 
+    if args.adopt:
+        adopt(args.folder)
     sys.stdout.write("".join(f"{line}\n" for line in verify(args.folder)))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -289,3 +293,60 @@ def test_norms_in_plain_operators_are_the_same_function(eps, replaced):
     session = onnxruntime.InferenceSession(plain.SerializeToString())
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(found, norm(x).detach().numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_on_onnx_runtime_is_the_same_model(folder, again):
+    model = load(folder, backend="onnx")
+    texts = ["ba de fi", "go " * 200]
+    np.testing.assert_array_equal(again(model).encode(texts), model.encode(texts))
+    np.testing.assert_array_equal(again(OnnxEncoder(folder)).encode(texts), model.encode(texts))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_process_may_be_forked_after_onnx_runtime_was_used(folder):
+    code = """
+import os, signal, sys, lam_model
+encoder = lam_model.OnnxEncoder(sys.argv[1], threads=2)
+before = encoder.encode(["ba de fi"] * 40)
+if (child := os.fork()) == 0:
+    signal.alarm(60)
+    os._exit(not (encoder.encode(["ba de fi"] * 40) == before).all())
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("limit", [None, 16])
+def test_threads_on_onnx_runtime_share_one_model(folder, limit):
+    model = load(folder, backend="onnx")
+    model.max_seq_length = limit
+    texts = ["ba de fi " * 40, "go"] * 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        alone = model.encode(texts)
+        with ThreadPoolExecutor(8) as pool:
+            for found in pool.map(lambda _: model.encode(texts), range(64)):
+                np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_a_text_that_has_ended_is_left_out_of_the_batch(folder):
+    """And mixtures of any lengths give what each text gives alone."""
+    encoder = OnnxEncoder(folder)
+    lengths = [700, *[2] * 20, 63, 62, 61, 150, 128]
+    texts = ["ba " * length for length in lengths]
+    numbers, run = [], encoder._session.run
+
+    class Session:
+        def run(self, outputs, inputs):
+            numbers.append(inputs["input_ids"].size)
+            return run(outputs, inputs)
+
+    encoder._session = Session()
+    together = encoder.embed_tokens(encoder.tokenize(texts))
+    real = sum(map(len, encoder.tokenize(texts)))
+    assert sum(numbers) <= 1.15 * real + 64 * len(numbers)
+    assert sum(numbers) < 0.4 * len(lengths) * max(lengths)
+    for text, found in zip(texts, together, strict=True):
+        np.testing.assert_allclose(found, encoder.encode(text), atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 
-from lam_model import folder
+from lam_model import cli, folder
 from lam_model.base import sha256
 from lam_model.loading import load
 
@@ -189,3 +191,54 @@ def test_two_processes_may_build_the_packaged_model_at_once(tiny_base, tiny_weig
     monkeypatch.setattr(folder, "build", fails)
     with pytest.raises(OSError, match="no space left"):
         folder.cached(tiny_weights)
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_base, tiny_weights):
+    """A LAM whose weights have changed, as sentence-transformers saves it after training."""
+    model = SentenceTransformer(str(folder.build(tmp_path / "lam", tiny_weights, tiny_base)), device="cpu")
+    with torch.no_grad():
+        model[0].auto_model.layers[0].up.weight.mul_(1.5)
+    model.encode(["ba de"])  # gives the tokenizer settings that are saved too
+    model.save_pretrained(str(tmp_path / "saved"))
+    return tmp_path / "saved", model
+
+
+def test_what_was_saved_loads_without_the_package(saved):
+    path, _ = saved
+    assert set(folder.CODE) <= {one.name for one in path.iterdir()}
+
+
+def test_what_was_saved_is_adopted(saved):
+    path, model = saved
+    for call in (load, folder.verify):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"lam verify --adopt {path}")):
+            call(path)
+    assert cli.main(["verify", "--adopt", str(path)]) == 0
+    texts = ["ba de fi", "go " * 200]
+    adopted = load(path, device="cpu")
+    np.testing.assert_allclose(adopted.encode(texts), model.encode(texts), atol=1e-6)
+    assert json.loads((path / "tokenizer.json").read_text())["padding"] is None
+    folder.verify(path)
+    (path / folder.WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="altered or damaged"):
+        folder.check(path)
+    with pytest.raises(ValueError, match="damaged"):
+        folder.adopt(path)
+
+
+def test_what_is_no_lam_is_not_adopted(tiny_base, tmp_path):
+    shutil.copytree(tiny_base, tmp_path / "bert")
+    with pytest.raises(ValueError, match="holds a 'bert' model"):
+        folder.adopt(tmp_path / "bert")
+    assert not (tmp_path / "bert" / folder.MANIFEST).exists()
+
+
+def test_weights_that_are_not_finite_are_not_adopted(saved):
+    path, _ = saved
+    tensors = load_file(path / folder.WEIGHTS)
+    tensors["layers.0.up.weight"][0, 0] = torch.nan
+    save_file(tensors, path / folder.WEIGHTS)
+    with pytest.raises(ValueError, match=r"layers\.0\.up\.weight is not finite"):
+        folder.adopt(path)
+    assert not (path / folder.MANIFEST).exists()
