@@ -71,7 +71,7 @@ def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> li
     cls, sep = tokenizer.encode("").ids
     encodings = tokenizer.encode_batch(cleaned, add_special_tokens=False)
     for encoding in encodings:
-        if model.max_seq_length is not None:
+        if model.max_seq_length < len(encoding) + 2:
             encoding.truncate(max(0, model.max_seq_length - 2))
     divided = [_divide(encoding, text, size) for encoding, text in zip(encodings, cleaned, strict=True)]
     blocks = [_grouped(_with_ends(passages, cls, sep), lam.config.block_size) for passages, _ in divided]

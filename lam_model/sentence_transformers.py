@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -78,14 +79,14 @@ class Lam(SentenceTransformer):
         return features
 
     @property
-    def max_seq_length(self) -> int | None:
-        """Most tokens of a text, [CLS] and [SEP] counted; None: no limit."""
+    def max_seq_length(self) -> int | float:
+        """Most tokens of a text, [CLS] and [SEP] counted; infinity, a number that losses can compare: no limit."""
         limit = super().max_seq_length
-        return None if limit is None or limit >= NO_LIMIT else limit
+        return math.inf if limit is None or limit >= NO_LIMIT else limit
 
     @max_seq_length.setter
-    def max_seq_length(self, limit: int | None) -> None:
-        self[0].max_seq_length = NO_LIMIT if limit is None else limit
+    def max_seq_length(self, limit: float | None) -> None:
+        self[0].max_seq_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else limit
         self.settle_tokenizer()
 
     def settle_tokenizer(self) -> None:
@@ -131,7 +132,7 @@ class Lam(SentenceTransformer):
 
     def _check_lengths(self, texts: list[str]) -> None:
         limit = self.max_seq_length
-        if limit is None:
+        if limit == math.inf:
             return
         tokenizer, lengths = plain_tokenizer(self.tokenizer), []
         for start in range(0, len(texts), 1024):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import os
 import pickle
 import shutil
@@ -311,13 +312,13 @@ def test_a_model_is_recognised_by_its_type_as_tools_do_it(lam):
     assert lam.get_model_kwargs() == SentenceTransformer.get_model_kwargs(lam)
 
 
-def test_no_limit_reads_as_none(built):
+def test_no_limit_reads_as_infinity(built):
     model = lam_model.load(built, device="cpu")
-    assert model.max_seq_length is None
+    assert model.max_seq_length == math.inf
     model.max_seq_length = 128
     assert model.max_seq_length == model.get_max_seq_length() == 128
     model.max_seq_length = None
-    assert model.max_seq_length is None
+    assert model.max_seq_length == math.inf
     model.save(path := str(built.parent / "saved"))
     card = (built.parent / "saved" / "README.md").read_text()
     assert "1000000000" not in card

@@ -7,7 +7,6 @@ DeltaNet layers are trained.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -241,10 +240,8 @@ class Run:
             "progress": [self.stage, self.step, self.tokens, self.seconds],
             "log": self.log,
         }
-        written = io.BytesIO()  # of a full disk, `torch.save` says something else
-        torch.save(state, written)
         with replacing(self.out / "checkpoint.pt") as beside:
-            beside.write_bytes(written.getbuffer())
+            torch.save(state, beside)
         self._write_log()
 
     def _restore(self, state: dict) -> None:
