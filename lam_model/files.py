@@ -20,6 +20,7 @@ except ImportError:  # on Windows: nothing is locked there, and nothing swept
     fcntl = None
 
 _PREFIX = ".lam-"  # of what is written beside its place
+_NEW = ".new"  # and its end: torch writes to no name that only begins with a dot
 _LOCK = ".lock"  # of the file beside that, which is locked for as long as somebody writes
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         lock, held = _new_lock(place)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    beside = lock.with_suffix("")
+    beside = lock.with_suffix(_NEW)
     try:
         yield beside
         _put(beside, place)
@@ -167,7 +168,7 @@ def _try_lock(held: int, wait: bool) -> bool:
 
 
 def _remove(lock: Path) -> None:
-    beside = lock.with_suffix("")
+    beside = lock.with_suffix(_NEW)
     shutil.rmtree(beside, ignore_errors=True)
     for one in (beside, lock):  # the lock last: nothing is left without one
         with suppress(OSError):
