@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from tqdm import tqdm
 
 import lam_model
 from lam_model.folder import GOLDEN_TEXTS, ONNX
@@ -36,7 +37,7 @@ def verify(folder: Path) -> list[dict[str, Any]]:
     sample = texts()
     expected: dict[bool, np.ndarray] = {}
     figures = []
-    for graph in graphs:
+    for graph in tqdm(graphs, unit="graph", disable=None):
         base_only = "_base" in graph.stem
         if base_only not in expected:
             expected[base_only] = lam_model.load(folder, device="cpu", base_only=base_only).encode(sample)

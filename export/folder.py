@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from tqdm import tqdm
 
 import lam_model
 from lam_model.base import sha256
@@ -43,19 +44,25 @@ def export(
         FileNotFoundError, ValueError: the folder is no whole LAM, or a graph differs from torch.
     """
     sample, figures = texts(), []
-    for variant in variants:
-        base_only = variant == "base"
-        model = lam_model.load(folder, device="cpu", base_only=base_only)
-        expected = model.encode(sample)
-        config = model[0].auto_model.config
-        graph = to_onnx(model[0].auto_model)
-        graphs = {graph_file(base_only): with_plain_norms(graph)}
-        if standard and not base_only:
-            graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
-        if int8:
-            graphs[graph_file(base_only, int8=True)] = quantize(graphs[graph_file(base_only)])
-        for name, made in graphs.items():
-            figures.append(_write(folder, name, made, sample, expected))
+    count = len(variants) * (3 if int8 else 2) + (standard and "full" in variants)
+    with tqdm(total=count, unit="step", disable=None) as progress:
+        for variant in variants:
+            progress.set_description(f"tracing the {variant} variant")
+            base_only = variant == "base"
+            model = lam_model.load(folder, device="cpu", base_only=base_only)
+            expected = model.encode(sample)
+            config = model[0].auto_model.config
+            graph = to_onnx(model[0].auto_model)
+            graphs = {graph_file(base_only): with_plain_norms(graph)}
+            if standard and not base_only:
+                graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
+            if int8:
+                graphs[graph_file(base_only, int8=True)] = quantize(graphs[graph_file(base_only)])
+            progress.update()
+            for name, made in graphs.items():
+                progress.set_description(f"checking {name}")
+                figures.append(_write(folder, name, made, sample, expected))
+                progress.update()
     return figures
 
 

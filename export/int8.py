@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 
 def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -15,5 +16,6 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
         out = Path(folder) / "model.onnx"
         copy = onnx.ModelProto()
         copy.CopyFrom(model)  # the quantizer works on what it is given
+        add_pre_process_metadata(copy)  # torch has written all shapes: there is nothing that it need advise
         quantize_dynamic(copy, out, per_channel=True, weight_type=QuantType.QInt8)
         return onnx.load(out)

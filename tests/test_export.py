@@ -7,10 +7,12 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -350,3 +352,24 @@ def test_a_text_that_has_ended_is_left_out_of_the_batch(folder):
     assert sum(numbers) < 0.4 * len(lengths) * max(lengths)
     for text, found in zip(texts, together, strict=True):
         np.testing.assert_allclose(found, encoder.encode(text), atol=1e-5)
+
+
+def test_export_shows_its_progress_and_nothing_else(tmp_path, tiny_base, tiny_weights):
+    """To a terminal; what is no terminal gets nothing."""
+    pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
+    folder = build(tmp_path / "lam", tiny_weights, tiny_base)
+    command = [sys.executable, "-c", "import sys, lam_model.cli; sys.exit(lam_model.cli.main())", "export"]
+    write = [*command, "onnx", folder, "--quantize", "int8", "--portable"]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))  # rows, columns: none at first
+    with subprocess.Popen(write, stdout=subprocess.DEVNULL, stderr=theirs) as run:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # its end is an error
+            while piece := terminal.read(65536):
+                shown += piece
+    assert run.returncode == 0
+    assert b"tracing the base variant" in shown
+    assert b"7/7" in shown
+    assert all(b"step" in line for line in shown.splitlines() if line.strip())
+    assert subprocess.run([*command, "verify", folder], capture_output=True).stderr == b""
