@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN = $(VENV)/bin
 
-.PHONY: demo test bench lint compat optimum node
+.PHONY: demo test bench lint compat peers optimum node
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo/demo.py
@@ -25,6 +25,11 @@ lint: $(VENV)/.installed-dev
 # Loads a model folder in the oldest and newest releases of sentence-transformers that are promised.
 compat: $(VENV)/.installed
 	$(BIN)/python tests/compat.py
+
+# transformers' and sentence-transformers' own tests of models, on a tiny LAM.
+peers: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet parameterized
+	$(BIN)/python tests/peers/run.py $(VENV)/peers
 
 # Loads the ONNX files in optimum, in an environment of its own: it needs older libraries than LAM does.
 optimum: $(VENV)/.installed-dev

@@ -41,8 +41,7 @@ class BlockEncoder(nn.Module):
         states = past_states or [None] * len(self.model.layers)
         # Of the batch's length also where `past_count` is its default, one text's.
         first_block = (past_count == 0)[:, 0] & (attention_mask[:, 0] > 0)
-        hidden_states, states = self.model._read(input_ids, attention_mask, states, first_block)
-        last = hidden_states[-1]
+        (last,), states = self.model._read(input_ids, attention_mask, states, first_block)
         mask = attention_mask.to(last.dtype)[..., None]
         total = past_sum + (last * mask).sum(1)
         count = past_count + mask.sum(1)

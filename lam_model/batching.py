@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 # Tokens that are read together at most, pads counted; and pads that are always allowed, for another pass over the
 # weights would cost as much.
-CPU = {"most": 4096, "spare": 64}
+CPU = {"most": 1024, "spare": 64}
 GPU = {"most": 65_536, "spare": 4096}
 _SHARE = 16  # one pad for so many tokens is allowed too
 

@@ -222,8 +222,8 @@ class LamModel(PreTrainedModel):
             breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
         """
         states = [None] * len(self.layers) if state is None else state.unbind(1)
-        hidden_states, states = self._read(input_ids, attention_mask, states, first_block, breaks)
-        return LamOutput(hidden_states[-1], self._stack(states), hidden_states)
+        (last,), states = self._read(input_ids, attention_mask, states, first_block, breaks)
+        return LamOutput(last, self._stack(states))
 
     def mean(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The mean over each text's tokens of their last hidden states, with those of one block in memory at a time.
@@ -236,12 +236,12 @@ class LamModel(PreTrainedModel):
         """
         like = self.embeddings.LayerNorm.weight
         total = like.new_zeros(len(input_ids), self.config.hidden_size, dtype=torch.float32)
-        for rows, block, hidden_states, _ in self._read_blocks(input_ids, attention_mask):
-            total[rows] += (hidden_states[-1].float() * attention_mask[rows, block, None]).sum(1)
+        for rows, block, (last,), _ in self._read_blocks(input_ids, attention_mask):
+            total[rows] += (last.float() * attention_mask[rows, block, None]).sum(1)
         return (total / attention_mask.sum(1, keepdim=True).clamp(min=1)).to(like.dtype)
 
     def _read_blocks(
-        self, tokens: Tensor, attention_mask: Tensor
+        self, tokens: Tensor, attention_mask: Tensor, all_layers: bool = False
     ) -> Iterator[tuple[Tensor, slice, tuple[Tensor, ...], Sequence[Tensor | None]]]:
         """Read texts of any length, a block at a time of those that are alike; one that has ended is read no further.
 
@@ -259,9 +259,10 @@ class LamModel(PreTrainedModel):
             for group in alike(left, **limits):
                 rows, block = order[group], slice(start, start + left[group.start])
                 before = [state if state is None else state[group] for state in states]
-                read = self._read(tokens[rows, block], attention_mask[rows, block], before, start == 0)
-                after.append(read[1])
-                yield rows, block, *read
+                some, mask = tokens[rows, block], attention_mask[rows, block]
+                hidden_states, last = self._read(some, mask, before, start == 0, all_layers=all_layers)
+                after.append(last)
+                yield rows, block, hidden_states, last
             states = [None if state[0] is None else torch.cat(state) for state in zip(*after, strict=True)]
 
     def _read(
@@ -271,22 +272,29 @@ class LamModel(PreTrainedModel):
         states: Sequence[Tensor | None],
         first_block: bool | Tensor,
         breaks: Tensor | None = None,
+        all_layers: bool = False,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        """The hidden states of a block, and each layer's state after it."""
-        return self._mix(self.embeddings(tokens, first_block, breaks), attention_mask, states, breaks)
+        """The hidden states of a block, the last layer's or all, and each layer's state after it."""
+        return self._mix(self.embeddings(tokens, first_block, breaks), attention_mask, states, breaks, all_layers)
 
     def _mix(
-        self, x: Tensor, attention_mask: Tensor, states: Sequence[Tensor | None], breaks: Tensor | None
+        self,
+        x: Tensor,
+        attention_mask: Tensor,
+        states: Sequence[Tensor | None],
+        breaks: Tensor | None,
+        all_layers: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        hidden_states, last_states = [x], []
+        # Kept without need, hidden states would leave a process' memory in pieces, and it would grow with every batch.
+        hidden_states, last_states = [x] * all_layers, []
         for layer, state in zip(self.layers, states, strict=True):
             x, state = layer(x, attention_mask, state, breaks)
-            hidden_states.append(x)
+            hidden_states += [x] * all_layers
             last_states.append(state)
-        return tuple(hidden_states), tuple(last_states)
+        return tuple(hidden_states) or (x,), tuple(last_states)
 
     def _read_at_once(
-        self, tokens: Tensor, attention_mask: Tensor
+        self, tokens: Tensor, attention_mask: Tensor, all_layers: bool
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
         """As `_read_blocks`, without a loop: for a compiler that looks on, which would make a copy of each turn.
 
@@ -299,7 +307,7 @@ class LamModel(PreTrainedModel):
         mask = torch.where(breaks, 0, attention_mask.index_select(1, source))
         x = self.embeddings(tokens.index_select(1, source), True, breaks)
         follows = mask.flip(1).cumsum(1).flip(1) > 0  # the state of a text that has ended does not fade any more
-        hidden_states, states = self._mix(x, mask, none, breaks & follows)
+        hidden_states, states = self._mix(x, mask, none, breaks & follows, all_layers)
         own = torch.arange(length, device=tokens.device)
         own = own + own // size
         return tuple(x.index_select(1, own) for x in hidden_states), states
@@ -342,7 +350,7 @@ class LamModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
         if is_traced():
-            hidden_states, states = self._read_at_once(tokens, attention_mask)
+            hidden_states, states = self._read_at_once(tokens, attention_mask, output_hidden_states)
         else:
             hidden_states, states = self._read_and_gather(tokens, attention_mask, output_hidden_states, output_state)
         output = LamOutput(
@@ -358,19 +366,18 @@ class LamModel(PreTrainedModel):
         """The hidden states of the last layer or of all, and each layer's state if wanted, in the texts' order."""
         config, like = self.config, self.embeddings.LayerNorm.weight
         batch, length = attention_mask.shape
-        kept = slice(None) if all_layers else slice(-1, None)
         heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
         hidden_states: list[Tensor] = []
         states = [like.new_zeros(batch, heads, width, width, dtype=torch.float32) for _ in self.layers if with_states]
-        for rows, block, read, last_states in self._read_blocks(tokens, attention_mask):
-            hidden_states = hidden_states or [x.new_zeros(batch, length, config.hidden_size) for x in read[kept]]
-            for whole, part in zip(hidden_states, read[kept], strict=True):
+        for rows, block, read, last_states in self._read_blocks(tokens, attention_mask, all_layers):
+            hidden_states = hidden_states or [x.new_zeros(batch, length, config.hidden_size) for x in read]
+            for whole, part in zip(hidden_states, read, strict=True):
                 whole[rows, block] = part
             for whole, part in zip(states, last_states, strict=False):
                 if part is not None:
                     whole[rows] = part
         nothing = like.new_zeros(batch, length, config.hidden_size)
-        return hidden_states or [nothing for _ in (None, *self.layers)][kept], states
+        return hidden_states or [nothing] * (len(self.layers) + 1 if all_layers else 1), states
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -67,7 +67,7 @@ class OnnxEncoder:
         self._block, self._pad = config["block_size"], config["pad_token_id"]
         self.dimension: int = config["hidden_size"]
 
-    def encode(self, texts: str | Sequence[str], batch_tokens: int = 4096) -> np.ndarray:
+    def encode(self, texts: str | Sequence[str], batch_tokens: int = CPU["most"]) -> np.ndarray:
         """Embed a text or texts.
 
         Args:

@@ -35,6 +35,7 @@ def blocks() -> dict[str, str]:
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
         "lengths": lengths(read("lengths.json")["lengths"]),
+        "ragged": ragged(read("ragged.json")),
         "long": long(read("long.json")),
         "carried": carried(read("carried.json")),
         "onnx": onnx_table(read("onnx.json")),
@@ -59,6 +60,27 @@ def lengths(measured: dict[str, dict[str, dict[str, float]]]) -> str:
         f"{lam['2048']['peak_mb']:.0f} MB for a text of 2,048 tokens, {lam['32768']['peak_mb']:.0f} for 32,768, "
         f"{lam['131072']['peak_mb']:.0f} for 131,072; as a stream {stream['32768']['peak_mb']:.0f} for 32,768, "
         f"{stream['131072']['peak_mb']:.0f} for 131,072."
+    )
+
+
+def ragged(measured: dict[str, Any]) -> str:
+    """Texts of all lengths in one batch, beside batches of one length each and the longest text alone."""
+    rows = measured["mixtures"]
+    readers = list(dict.fromkeys(row["reader"] for row in rows))
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        time = row["seconds"] / row["seconds_apart"]
+        memory = row["megabytes"] / row["megabytes_of_the_longest"]
+        cells.setdefault(row["mixture"], []).append(f"{time:.2f}, {memory:.2f}")
+    lines = [["words of the texts", *(f"`{name}`" for name in readers)], ["---"] * (len(readers) + 1)]
+    held = ", ".join(
+        f"{row['megabytes_after_300']:.0f} MB and {row['megabytes_after_3000']:.0f} by `{row['reader']}`"
+        for row in measured["many_batches"]
+    )
+    return (
+        "Time of the batch over that of its texts in batches of one length, and peak memory over that of the longest "
+        f"text alone:\n\n{markdown([*lines, *([name, *row] for name, row in cells.items())])}\n\n"
+        f"A process holds after 300 batches of mixed lengths and after 3,000: {held}."
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lam_model.dense import Dense
 
-ROWS = (1, 7, 300)  # on both sides of where oneDNN takes over
+ROWS = (1, 7, 300)
 
 
 @pytest.fixture

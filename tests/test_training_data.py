@@ -370,3 +370,13 @@ def test_guard_that_cannot_be_read_is_named(tmp_path, name, content, message):
 def test_guard_is_read_without_its_byte_order_mark(tmp_path):
     (tmp_path / "guard.txt").write_text("one text", encoding="utf-8-sig")
     assert read_guard(tmp_path / "guard.txt") == {"one text"}
+
+
+def test_a_list_of_texts_is_one_text(tmp_path):
+    """Such as the sections of a document."""
+    path = tmp_path / "sections.parquet"
+    rows = {"title": ["a", "b"], "sections": [["one", "two"], None], "source": ["x", "x"], "count": [[1], [2]]}
+    Dataset.from_dict(rows).to_parquet(path)
+    found = read_texts([str(path)])
+    assert found["text"][:] == ["a", "b", "one\ntwo", ""]
+    assert found["column"][:] == ["title", "title", "sections", "sections"]

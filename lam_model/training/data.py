@@ -80,7 +80,9 @@ def read_texts(sources: Iterable[str]) -> Dataset:
         for column in columns:
             part = rows.select_columns([column]).add_column("column", [column] * len(rows))
             if not hasattr(rows.features[column], "dtype"):
-                part = part.map(lambda row, name: {name: "\n".join(row[name])}, fn_kwargs={"name": column})
+                part = part.map(
+                    lambda row, name: {name: "\n".join(filter(None, row[name] or []))}, fn_kwargs={"name": column}
+                )
             part = part if column == "text" else part.rename_column(column, "text")
             parts.append(part.cast_column("text", Value("large_string")))
     return concatenate_datasets(parts)
