@@ -52,38 +52,40 @@ def place(tmp_path_factory):
     return place
 
 
-def run(place: Path, *command: str | Path, **options) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "HF_HUB_CACHE": str(place / "hub")}
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300, **options)
+def test_snippets_of_the_readme_run_one_after_another(place, monkeypatch):
+    monkeypatch.chdir(place)
+    code = snippets(README)
+    assert len(code) >= 5
+    names: dict[str, object] = {}
+    for snippet in code:
+        exec(snippet, names)
+
+
+def test_snippets_of_the_card_run(place):
+    """First the one of the folder's own code, where nobody has imported the package."""
+    code = sorted(snippets(CARD), key=lambda snippet: "trust_remote_code" not in snippet)
+    code.insert(1, "import sys\nassert 'lam_model' not in sys.modules\n")
+    assert len(code) == 4
+    environment = os.environ | {"HF_HUB_CACHE": str(place / "hub")}
+    done = subprocess.run([sys.executable, "-c", "".join(code)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
-@pytest.mark.parametrize("path", [README, CARD], ids=lambda path: path.name)
-def test_snippets_run_one_after_another(place, path):
-    code = snippets(path)
-    assert len(code) >= 3
-    run(place, sys.executable, "-c", "\n".join(code))
-
-
-def test_a_folder_loads_by_its_own_code(place):
-    """Where nobody imports the package, as in the card's second snippet."""
-    (snippet,) = [code for code in snippets(CARD) if "trust_remote_code" in code]
-    run(place, sys.executable, "-c", snippet + "import sys\nassert 'lam_model' not in sys.modules\nmodel.encode('a')\n")
-
-
-def test_commands_of_seconds_run(place):
+def test_commands_of_seconds_run(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
     short = [line for line in commands("lam") if not line.startswith((*LONG, "lam build my-lam"))]
     assert len(short) >= 8
     for line in short:
-        assert run(place, line, shell=True) or "-o" in line
+        assert cli.main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+        assert capsys.readouterr().out or "-o" in line
 
 
-def test_a_folder_is_built_with_its_card(place, tmp_path):
-    (line,) = [line for line in commands("lam build") if "&&" in line]
+def test_a_folder_is_built_with_its_card(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shutil.copy(CARD, tmp_path)
-    run(tmp_path, line, shell=True)
+    build, copy = next(line for line in commands("lam build") if "&&" in line).split(" && ")
+    assert cli.main(shlex.split(build)[1:]) == 0
+    subprocess.run(shlex.split(copy), check=True)
     assert (tmp_path / "my-lam" / "README.md").read_bytes() == CARD.read_bytes()
 
 
