@@ -80,7 +80,7 @@ def test_stdin_is_utf8_whatever_the_locale(tmp_path, monkeypatch):
         ("a.txt", b"caf\xe9\n", r"a\.txt is not UTF-8"),
         ("a.txt", "text\n".encode("utf-16"), r"a\.txt is not UTF-8"),
         ("a.jsonl", '{"text": "x"}\n'.encode("utf-16"), r"a\.jsonl is not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\noops'), r"a\.jsonl\.gz, line 2 is not JSON"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\noops', mtime=0), r"a\.jsonl\.gz, line 2 is not JSON"),
         ("a.jsonl.gz", '{"text": "x"}', r"a\.jsonl\.gz cannot be read as gzip"),
         ("a.parquet", "no parquet", r"a\.parquet cannot be read as parquet"),
         ("a.pdf", "%PDF", r"cannot read .*a\.pdf: .* \.txt, \.jsonl or \.parquet"),
@@ -217,8 +217,8 @@ def test_jsonl_is_known_by_other_names_too(tmp_path):
         ("a.JSONL", row),
         ("a.ndjson", row),
         ("a.NDJson", row),
-        ("a.jsonl.gz", gzip.compress(row)),
-        ("a.JSONL.GZ", gzip.compress(row)),
+        ("a.jsonl.gz", gzip.compress(row, mtime=0)),
+        ("a.JSONL.GZ", gzip.compress(row, mtime=0)),
     ):
         assert list(read(file(tmp_path, name, content))) == [Document("x")]
     assert list(read(file(tmp_path, "a.TXT", "x\n"))) == [Document("x")]
@@ -245,7 +245,7 @@ def test_a_folder_stands_for_its_files_by_name(tmp_path):
     folder.mkdir()
     for name in ("b.JSONL", "a.ndjson", ".hidden.jsonl", "notes.txt", "d.csv"):
         file(folder, name, json.dumps({"text": name}))
-    file(folder, "c.jsonl.gz", gzip.compress(b'{"text": "c.jsonl.gz"}'))
+    file(folder, "c.jsonl.gz", gzip.compress(b'{"text": "c.jsonl.gz"}', mtime=0))
     parquet_file(folder, text=["parquet"]).rename(folder / "aa.parquet")
     (folder / "sub.jsonl").mkdir()
     assert [path.name for path in input_files([folder])] == ["a.ndjson", "aa.parquet", "b.JSONL", "c.jsonl.gz"]
