@@ -94,8 +94,12 @@ def _open_outputs() -> bool:
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Only LAM's own progress, warnings and errors go to stderr: not those of what it is made of."""
-    levels = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "critical"}
-    levels |= {"TORCH_LOGS": "-all"}
+    levels = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "critical",
+        "TORCH_LOGS": "-all",
+    }
     levels = {name: level for name, level in levels.items() if name not in os.environ}
     os.environ.update(levels)
     with suppress(ImportError):  # without it there is nothing to be hushed either

@@ -260,9 +260,9 @@ class LamModel(PreTrainedModel):
                 rows, block = order[group], slice(start, start + left[group.start])
                 before = [state if state is None else state[group] for state in states]
                 some, mask = tokens[rows, block], attention_mask[rows, block]
-                hidden_states, last = self._read(some, mask, before, start == 0, all_layers=all_layers)
-                after.append(last)
-                yield rows, block, hidden_states, last
+                hidden_states, last_states = self._read(some, mask, before, start == 0, all_layers=all_layers)
+                after.append(last_states)
+                yield rows, block, hidden_states, last_states
             states = [None if state[0] is None else torch.cat(state) for state in zip(*after, strict=True)]
 
     def _read(
@@ -285,7 +285,6 @@ class LamModel(PreTrainedModel):
         breaks: Tensor | None,
         all_layers: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        # Kept without need, hidden states would leave a process' memory in pieces, and it would grow with every batch.
         hidden_states, last_states = [x] * all_layers, []
         for layer, state in zip(self.layers, states, strict=True):
             x, state = layer(x, attention_mask, state, breaks)

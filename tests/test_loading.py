@@ -391,11 +391,9 @@ def test_threads_that_load_first_at_once_give_one_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.parametrize(
-    ("load", "first"),
-    [("lam_model.load()", False), ("lam_model.load(dtype='bfloat16')", True), ("plain()", True)],
-)
-def test_a_process_may_be_forked_after_loading(tmp_path, load, first):
+@pytest.mark.parametrize("first", [False, True], ids=["built", "first"])
+@pytest.mark.parametrize("load", ["lam_model.load()", "lam_model.load(dtype='bfloat16')", "plain()"])
+def test_a_process_may_be_forked_after_loading(tmp_path, first, load):
     """As `gunicorn --preload` does: threads that loading had started would be missing in the child, which waits."""
     code = f"""
 import os, signal, sys

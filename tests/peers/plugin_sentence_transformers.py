@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     with_bert = [] if BERT else json.loads(FAILED.read_text())
     for item in items:
         if item.name in with_bert:
-            item.add_marker(pytest.mark.skip(reason="fails with BERT too: it does not fit this version or machine"))
+            item.add_marker(pytest.mark.skip(reason="fails with BERT too"))
 
 
 @pytest.fixture(scope="session")

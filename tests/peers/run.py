@@ -17,8 +17,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RELEASE = "5.2.0"
-LIBRARIES = (f"sentence-transformers=={RELEASE}", "transformers==4.57.6", "datasets==4.0.0")
-LIBRARIES += ("huggingface-hub==0.36.2", "tokenizers==0.22.2")
+LIBRARIES = (
+    f"sentence-transformers=={RELEASE}",
+    "transformers==4.57.6",
+    "datasets==4.0.0",
+    "huggingface-hub==0.36.2",
+    "tokenizers==0.22.2",
+)
 # The others are of other models, of OpenVINO, want files from its website, or start processes for minutes.
 FILES = ("sentence_transformer", "trainer", "cmnrl")
 
