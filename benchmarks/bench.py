@@ -1,6 +1,6 @@
 """LAM beside all-MiniLM-L6-v2 wherever it runs: time by length and batch, and to start.
 
-`python benchmarks/bench.py -o results/bench.json` draws results/bench.png too; `make bench` runs it.
+`make bench` runs `python benchmarks/bench.py -o results/bench.json`; `python results/tables.py` draws the plot.
 
 All contenders of a shape run by turns, warm, and the median counts. MiniLM reads texts over 512 tokens with nothing cut
 off, as in benchmarks/lengths.py. No figure is written unless all vectors are right.
@@ -32,13 +32,13 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 import lam_model
-from lam_model import delta_rule
-from lam_model.base import find_base
-from lam_model.compare import load_base
+from lam_model.evaluation.compare import load_base
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.folder import build
-from lam_model.onnx_encoder import OnnxEncoder, graph_file
-from lam_model.provenance import provenance
+from lam_model.folder.base import find_base
+from lam_model.folder.manifest import build
+from lam_model.model import delta_rule
+from lam_model.runtime.onnx_encoder import OnnxEncoder, graph_file
 
 CORPUS = Path(__file__).parents[1] / "demo" / "corpus.jsonl"
 LENGTHS = (16, 32, 64, 128, 256, 512, 2048, 8192, 32_768)  # tokens
@@ -85,7 +85,6 @@ def main() -> None:
         **provenance(shlex.join(["python", *sys.argv])),
     }
     write_json(output, result)
-    draw(rows, every, output.with_suffix(".png"))
 
 
 def bare(folder: Path, minilm: Path, threads: int) -> dict[str, Read]:
@@ -294,33 +293,6 @@ def started(code: str) -> dict[str, float]:
         run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         runs.append(json.loads(run.stdout.splitlines()[-1]))
     return {name: round(statistics.median(run[name] for run in runs[1:]), 3) for name in runs[0]}
-
-
-def draw(rows: list[dict[str, Any]], threads: int, path: Path) -> None:
-    """Time over that of MiniLM on the same backend, against tokens."""
-    from matplotlib.figure import Figure
-
-    seconds = {(r["way"], r["threads"], r["model"], r["batch"], r["tokens"]): r["seconds"] for r in rows}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    lams = dict.fromkeys(r["model"] for r in rows if r["way"] == "model" and r["model"].startswith("LAM"))
-    for axes, batch in zip(figure.subplots(1, 2, sharex=True, sharey=True), BATCHES, strict=True):
-        for lam in lams:
-            backend = lam.removeprefix("LAM, ")
-            minilm = f"MiniLM, {backend.removesuffix(CHUNKED)}"
-            ratios = {
-                tokens: taken / seconds["model", threads, minilm, batch, tokens]
-                for (way, cores, name, texts, tokens), taken in seconds.items()
-                if (way, cores, name, texts) == ("model", threads, lam, batch)
-                and ("model", threads, minilm, batch, tokens) in seconds
-            }
-            axes.plot(list(ratios), list(ratios.values()), "o-", ms=3, label=backend)
-        axes.axhline(1, color="grey", lw=0.8)
-        axes.set(
-            title=f"time to MiniLM's, {batch} text{'s' * (batch > 1)}", xlabel="tokens", xscale="log", yscale="log"
-        )
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
-    figure.savefig(path, dpi=120, format="png")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from judged import standard_error
 from tqdm import tqdm
 
 import lam_model
-from lam_model.evaluate_long import LAM, WITHOUT_STATE, without_carried_state
+from lam_model.evaluation.long import LAM, WITHOUT_STATE, without_carried_state
+from lam_model.evaluation.long_sets import RetrievalSet, passkey
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.long_sets import RetrievalSet, passkey
-from lam_model.provenance import provenance
-from lam_model.sentence_transformers import Lam
+from lam_model.runtime.sentence_transformers import Lam
 
 LENGTHS = (1024, 2048, 4096)  # tokens
 SETS = 20  # of each length, with other keys in other places

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 import lam_model
-from lam_model.compare import load_base
-from lam_model.evaluate import reading_from
+from lam_model.evaluation.compare import load_base
+from lam_model.evaluation.provenance import provenance
+from lam_model.evaluation.scores import reading_from
 from lam_model.files import write_json
-from lam_model.loading import DISTILLED
-from lam_model.provenance import provenance
+from lam_model.runtime.loading import DISTILLED
 
 TASKS = ("STSBenchmark", "STS12", "STS16", "SICK-R", "SciFact")
 

@@ -17,8 +17,8 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 import lam_model
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.provenance import provenance
 
 LENGTHS = {"256 tokens": 256, "whole texts": None}
 

@@ -1,6 +1,6 @@
 """Time and peak memory of one text against its length: LAM at once and as a stream, MiniLM with nothing cut off.
 
-`python benchmarks/lengths.py -o results/lengths.json` draws results/lengths.png too.
+`python benchmarks/lengths.py -o results/lengths.json`; `python results/tables.py` draws the plot.
 
 MiniLM has positions for 512 tokens: all further ones get the last, so that its softmax reads the whole text. What its
 vectors are worth there is not the question here.
@@ -25,10 +25,10 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 import lam_model
-from lam_model.base import find_base, sha256
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.folder import PACKAGED_WEIGHTS
-from lam_model.provenance import provenance
+from lam_model.folder.base import find_base, sha256
+from lam_model.folder.manifest import PACKAGED_WEIGHTS
 
 LENGTHS = tuple(32 << i for i in range(13))  # tokens: 32 to 131,072
 SECONDS = 2.0  # of repeats, for each length and way of reading
@@ -59,7 +59,6 @@ def main() -> None:
         **provenance(shlex.join(["python", *sys.argv])),
     }
     write_json(output, result)
-    draw(measured, output.with_suffix(".png"))
 
 
 def reader(name: str) -> Read:
@@ -135,20 +134,6 @@ def _peak_memory(name: str, length: int) -> float:
     # Not `ru_maxrss`, which a process takes over from the one that started it.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024, 1)
-
-
-def draw(measured: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (("seconds", "seconds a text"), ("peak_mb", "peak memory, MB")), strict=True)
-    for axes, (key, title) in panels:
-        for name, by_length in measured.items():
-            axes.plot([int(n) for n in by_length], [row[key] for row in by_length.values()], "o-", ms=3, label=name)
-        axes.set(title=title, xlabel="tokens", xscale="log", yscale="log")
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
-    figure.savefig(path, dpi=120, format="png")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""LAM's queries among MiniLM's vectors, by all weights that were ever packaged: does more distillation find more?
+"""LAM's queries on an index of MiniLM's vectors, by all weights that were ever packaged.
 
-`python benchmarks/mixed.py DATA/mteb-tasks/mteb/scifact DATA/train/pairs.parquet -o results/mixed.json` draws
-results/mixed.png too. The weights are taken out of the repository's history. Through what all of them lose goes a line
-from nothing lost at no distance: what is to be expected of any, where the queries of one task are too few to tell.
+`python benchmarks/mixed.py DATA/mteb-tasks/mteb/scifact DATA/train/pairs.parquet -o results/mixed.json`; `python
+results/tables.py` draws the plot. The weights are read from the repository's history. A line through all of them, which
+starts at no loss for equal vectors, says what loss to expect at a cosine: the queries of one task are too few to tell.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from judged import Split, ndcg, read, standard_error
 from tqdm import tqdm
 
 import lam_model
-from lam_model.base import sha256
-from lam_model.compare import load_base
+from lam_model.evaluation.compare import load_base
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.folder import PACKAGED_WEIGHTS
-from lam_model.provenance import provenance
+from lam_model.folder.base import sha256
+from lam_model.folder.manifest import PACKAGED_WEIGHTS
 from lam_model.training.tasks import read_task, sample
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,6 @@ def main() -> None:
         **provenance(shlex.join(["python", *sys.argv]), [args.scifact, args.pairs]),
     }
     write_json(args.output, result)
-    draw(result, args.output.with_suffix(".png"))
 
 
 def judged_sets(scifact: Path, pairs: Path) -> dict[str, Judged]:
@@ -139,30 +138,6 @@ def trend(rows: Sequence[dict[str, Any]], lost: Sequence[np.ndarray], name: str)
     distance = np.array([1 - row[name]["cosine"] for row in rows])
     by_query = 0.01 * distance @ np.stack(lost) / (distance @ distance)
     return {"lost": round(by_query.mean(), 3), "standard_error": round(standard_error(by_query), 3)}
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """What was lost against MiniLM's own queries, by the cosine to them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name, own in result["minilm"].items():
-        rows = [row[name] for row in result["weights"]]
-        lost = [row["ndcg_at_10"] - own for row in rows]
-        errors = [row["standard_error"] for row in rows]
-        label = f"{name} ({result['queries'][name]:,} queries)"
-        cosines = np.array([row["cosine"] for row in rows])
-        points = axes.errorbar(cosines, lost, errors, fmt="o", ms=3, capsize=3, label=label)
-        line = -100 * (1 - cosines) * result["trend"][name]["lost"]
-        axes.plot(cosines, line, color=points.lines[0].get_color(), lw=0.8)
-    axes.axhline(0, color="grey", lw=0.8)
-    axes.set(
-        title="LAM's queries on MiniLM's documents", xlabel="cosine to MiniLM's queries", ylabel="nDCG@10 over MiniLM's"
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120, format="png")
 
 
 if __name__ == "__main__":

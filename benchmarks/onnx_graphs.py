@@ -21,11 +21,11 @@ import torch
 from transformers import AutoModel
 
 import lam_model
-from lam_model.base import find_base
-from lam_model.evaluate import evaluate
+from lam_model.evaluation.provenance import provenance
+from lam_model.evaluation.scores import evaluate
 from lam_model.files import write_json
-from lam_model.onnx_encoder import graph_file
-from lam_model.provenance import provenance
+from lam_model.folder.base import find_base
+from lam_model.runtime.onnx_encoder import graph_file
 
 SHAPES = ((1, 128), (32, 128), (1, 512), (8, 512))  # texts, tokens
 SECONDS = 1.5  # of repeats, for each shape and graph

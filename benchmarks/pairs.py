@@ -15,9 +15,9 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from tqdm import tqdm
 
 import lam_model
-from lam_model.compare import load_base
+from lam_model.evaluation.compare import load_base
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.provenance import provenance
 from lam_model.training.tasks import read_task, sample
 
 QUERIES = 3000  # drawn, their passages are the corpus

@@ -1,6 +1,6 @@
 """Texts of all lengths in one batch: time and memory against those of each length alone.
 
-`python benchmarks/ragged.py -o results/ragged.json` draws results/ragged.png too.
+`python benchmarks/ragged.py -o results/ragged.json`; `python results/tables.py` draws the plot.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 import lam_model
-from lam_model import folder
+from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.onnx_encoder import graph_file
-from lam_model.provenance import provenance
+from lam_model.folder.manifest import manifest as folder
+from lam_model.runtime.onnx_encoder import graph_file
 
 READERS = ("encode", "encode_passages", "SentenceTransformer", "onnx")
 MIXTURES = {  # words of each text
@@ -55,7 +55,6 @@ def main() -> None:
     batches = [in_its_own_process(reader) for reader in ("encode", "onnx")]
     result = {"mixtures": rows, "many_batches": batches, **provenance(shlex.join(["python", *sys.argv]))}
     write_json(arguments.output, result)
-    draw(rows, arguments.output.with_suffix(".png"))
 
 
 def in_its_own_process(reader: str, *more: str) -> dict[str, Any]:
@@ -115,22 +114,6 @@ def many_batches(read: Callable[[list[str]], Any]) -> dict[str, Any]:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident[f"megabytes_after_{number}"] = round(pages * resource.getpagesize() / 2**20, 1)
     return resident
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
-    for i, reader in enumerate(READERS):
-        ratios = [row["seconds"] / row["seconds_apart"] for row in rows if row["reader"] == reader]
-        bars = axes.bar(np.arange(len(MIXTURES)) + 0.2 * i, ratios, 0.19, label=reader)
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    axes.axhline(1.15, color="grey", linestyle=":", linewidth=1)
-    axes.set_xticks(np.arange(len(MIXTURES)) + 0.3, list(MIXTURES), fontsize=8)
-    axes.set_ylabel("time of the batch\nover that of its texts, by length")
-    axes.legend(fontsize=8, ncols=4, loc="lower center")
-    axes.set_title("Words of the texts in one batch; the dotted line is 1.15", fontsize=9)
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

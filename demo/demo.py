@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import lam_model
-from lam_model.base import find_base
-from lam_model.search import embed_corpus, model_key, search
+from lam_model.folder.base import find_base
+from lam_model.index.search import embed_corpus, model_key, search
 
 CORPUS = Path(__file__).with_name("corpus.jsonl")
 QUESTIONS = [

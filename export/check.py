@@ -10,7 +10,7 @@ import onnx
 from tqdm import tqdm
 
 import lam_model
-from lam_model.folder import GOLDEN_TEXTS, ONNX
+from lam_model.folder.manifest import GOLDEN_TEXTS, ONNX
 
 TEXTS = 200
 TOLERANCE = 1e-4  # largest difference of a number of a unit vector

@@ -11,10 +11,10 @@ import onnx
 from tqdm import tqdm
 
 import lam_model
-from lam_model.base import sha256
 from lam_model.files import replacing, write_json
-from lam_model.folder import MANIFEST, ONNX
-from lam_model.onnx_encoder import graph_file
+from lam_model.folder.base import sha256
+from lam_model.folder.manifest import MANIFEST, ONNX
+from lam_model.runtime.onnx_encoder import graph_file
 
 from .check import compare, texts
 from .graph import to_onnx

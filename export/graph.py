@@ -17,7 +17,7 @@ from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lam_model.modeling_lam import LamModel
+from lam_model.model.modeling_lam import LamModel
 
 OPSET = 20
 _EXAMPLE = (2, 8)  # texts, tokens that the export runs on; the graph takes any

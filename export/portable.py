@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, inliner
 from torch import Tensor, nn
 
-from lam_model.delta_rule import CHUNK, chunked_delta_rule
+from lam_model.model.delta_rule import CHUNK, chunked_delta_rule
 
 OPERATOR = "LinearAttention"
 _STATE = 3  # which of its inputs the state is

@@ -20,25 +20,25 @@ except ImportError:  # installed without its dependencies, for `OnnxEncoder` alo
     wrapt = None
 
 if TYPE_CHECKING:
-    from .configuration_lam import LamConfig
-    from .discriminant import document_vectors
-    from .loading import load
-    from .modeling_lam import LamModel
-    from .onnx_encoder import OnnxEncoder
-    from .passages import Passages
-    from .stream import Stream
+    from .model.configuration_lam import LamConfig
+    from .model.modeling_lam import LamModel
+    from .reading.discriminant import document_vectors
+    from .reading.passages import Passages
+    from .reading.stream import Stream
+    from .runtime.loading import load
+    from .runtime.onnx_encoder import OnnxEncoder
 
 __version__ = "0.1.0"
 __all__ = ["LamConfig", "LamModel", "OnnxEncoder", "Passages", "Stream", "document_vectors", "load"]
 
 _HOMES = {
-    "LamConfig": "configuration_lam",
-    "LamModel": "modeling_lam",
-    "OnnxEncoder": "onnx_encoder",
-    "Passages": "passages",
-    "Stream": "stream",
-    "document_vectors": "discriminant",
-    "load": "loading",
+    "LamConfig": "model.configuration_lam",
+    "LamModel": "model.modeling_lam",
+    "OnnxEncoder": "runtime.onnx_encoder",
+    "Passages": "reading.passages",
+    "Stream": "reading.stream",
+    "document_vectors": "reading.discriminant",
+    "load": "runtime.loading",
 }
 
 
@@ -49,20 +49,20 @@ def __getattr__(name: str) -> Any:
 
 
 def _register_config(module: Any) -> None:
-    from .configuration_lam import LamConfig
+    from .model.configuration_lam import LamConfig
 
     module.AutoConfig.register(LamConfig.model_type, LamConfig)
 
 
 def _register_model(module: Any) -> None:
-    from .configuration_lam import LamConfig
-    from .modeling_lam import LamModel
+    from .model.configuration_lam import LamConfig
+    from .model.modeling_lam import LamModel
 
     module.AutoModel.register(LamConfig, LamModel)
 
 
 def _register_in_mteb(module: Any) -> None:
-    from .mteb import register
+    from .evaluation.mteb import register
 
     register(module.MODEL_REGISTRY)
 

@@ -21,8 +21,8 @@ from .training.recipe import Recipe, TuneRecipe
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .encode import Document
-    from .loading import Lam
+    from .index.encode import Document
+    from .runtime.loading import Lam
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -222,7 +222,7 @@ def _add_dim(parser: argparse.ArgumentParser) -> None:
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from .encode import Document, check_output, encode_stream, read_stdin, write_chunks, write_vectors
+    from .index.encode import Document, check_output, encode_stream, read_stdin, write_chunks, write_vectors
 
     # Whatever can be refused is refused before the model is loaded.
     if args.stream and (args.texts or args.file):
@@ -243,7 +243,7 @@ def _encode(args: argparse.Namespace) -> None:
 
 
 def _read_files(args: argparse.Namespace) -> Iterator[Document]:
-    from .encode import read
+    from .index.encode import read
 
     if args.texts:
         raise ValueError(f"the text {args.texts[0]!r:.60} is given beside --file: give texts in a command of their own")
@@ -252,7 +252,7 @@ def _read_files(args: argparse.Namespace) -> Iterator[Document]:
 
 def _check_not_read(output: Path | None, paths: list[Path]) -> None:
     """Refuse an output that is among the files to be read, some of them in folders."""
-    from .encode import input_files
+    from .index.encode import input_files
 
     if not output:
         return
@@ -268,8 +268,8 @@ def _without_torch(args: argparse.Namespace) -> Any:
     plain = not (args.dim or args.revision) and args.device in (None, "cpu") and args.dtype in (None, "float32", "int8")
     if not (wanted and local and plain):
         return None
-    from .folder import cached
-    from .onnx_encoder import OnnxEncoder, graph_file
+    from .folder.manifest import cached
+    from .runtime.onnx_encoder import OnnxEncoder, graph_file
 
     try:
         folder = Path(args.model) if args.model else cached()[0]
@@ -299,7 +299,7 @@ def _add_search(subparsers: Subparsers) -> None:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from .search import embed_corpus, model_key, read_corpus, search
+    from .index.search import embed_corpus, model_key, read_corpus, search
 
     read_corpus(args.corpus)  # a bad one is refused before the model is loaded
     model = _load(args)
@@ -351,10 +351,10 @@ def _add_compare(subparsers: Subparsers) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from .compare import compare_texts, load_base
-    from .evaluate import evaluate, table
+    from .evaluation.compare import compare_texts, load_base
+    from .evaluation.provenance import provenance
+    from .evaluation.scores import evaluate, table
     from .files import check_file, write_json
-    from .provenance import provenance
 
     if not (args.texts or args.file or args.held_out or args.tasks):
         raise ValueError("there is nothing to compare: give texts, --file, --held-out or --tasks")
@@ -429,7 +429,7 @@ def _add_eval(subparsers: Subparsers) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from .evaluate import evaluate, table
+    from .evaluation.scores import evaluate, table
 
     if "long" in args.tasks:
         if len(args.tasks) > 1:
@@ -448,9 +448,9 @@ def _eval(args: argparse.Namespace) -> None:
 
 
 def _eval_long(args: argparse.Namespace) -> None:
-    from .encode import read
-    from .evaluate_long import evaluate_long, long_table
-    from .long_sets import all_sets
+    from .evaluation.long import evaluate_long, long_table
+    from .evaluation.long_sets import all_sets
+    from .index.encode import read
     from .training.data import is_held_out_document
 
     documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []
@@ -486,9 +486,9 @@ def _kept_figures(
     args: argparse.Namespace, figures: dict[str, Any], lam: Lam, data: list[Path]
 ) -> tuple[dict[str, Any], Callable[[dict[str, dict[str, float]]], None]]:
     """Figures with what still holds of those before, and what keeps scores; LAM's own are only good for its weights."""
-    from .evaluate import without_lam
+    from .evaluation.provenance import provenance
+    from .evaluation.scores import without_lam
     from .files import write_json
-    from .provenance import provenance
 
     output = args.output and args.output.absolute()  # tasks are read from another working directory
     run_by = {"dtype": args.dtype or "float32", "backend": args.backend or "torch"}
@@ -544,7 +544,7 @@ def _add_build(subparsers: Subparsers) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    from .folder import PACKAGED_WEIGHTS, build, verify
+    from .folder.manifest import PACKAGED_WEIGHTS, build, verify
 
     build(args.out, args.weights or PACKAGED_WEIGHTS, args.base)
     sys.stdout.write("".join(f"{line}\n" for line in [f"built {args.out}", *verify(args.out)]))
@@ -566,7 +566,7 @@ def _add_verify(subparsers: Subparsers) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from .folder import adopt, verify
+    from .folder.manifest import adopt, verify
 
     if args.adopt:
         adopt(args.folder)
@@ -598,7 +598,7 @@ def _add_export(subparsers: Subparsers) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from .files import is_free
-    from .folder import build
+    from .folder.manifest import build
 
     lam_export = _lam_export()
     if is_free(args.out):
@@ -644,7 +644,7 @@ def _add_publish(subparsers: Subparsers) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
-    from .publish import publish
+    from .folder.publish import publish
 
     def announce(sizes: dict[str, int]) -> None:
         for name, size in {**sizes, "in all": sum(sizes.values())}.items():
@@ -771,8 +771,8 @@ def _recipe(recipe: type, options: dict[str, Any]) -> Any:
 
 
 def _distill(args: argparse.Namespace) -> None:
-    from .base import find_base
-    from .provenance import provenance
+    from .evaluation.provenance import provenance
+    from .folder.base import find_base
     from .training.data import read_guard, read_texts
     from .training.distill import Run
 
@@ -801,7 +801,7 @@ def _tune(args: argparse.Namespace) -> None:
         from .training import tune
     except ImportError as error:
         raise ImportError(f"{error.name} is not installed: pip install 'lam-model[train]'") from error
-    from .provenance import provenance
+    from .evaluation.provenance import provenance
     from .training.data import read_guard
 
     given = {k: v for k, v in vars(args).items() if k not in ("run", "out", "config", "show_negatives")}

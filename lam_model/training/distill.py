@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..base import convert, sha256
 from ..files import replacing
-from ..modeling_lam import LamModel
+from ..folder.base import convert, sha256
+from ..model.modeling_lam import LamModel
 from . import data
 from .held_out import HeldOut
 from .plot import plot

@@ -13,7 +13,7 @@ from .data import held_out_texts, normalise
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..modeling_lam import LamModel
+    from ..model.modeling_lam import LamModel
     from .teacher import Teacher
 
 TEXTS, TOKENS = 500, 256  # texts are cut at so many tokens, as the base does

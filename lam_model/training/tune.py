@@ -27,11 +27,11 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..base import find_base, sha256
 from ..files import replacing, write_json
-from ..folder import PACKAGED_WEIGHTS, build
-from ..loading import load
-from ..search import model_key
+from ..folder.base import find_base, sha256
+from ..folder.manifest import PACKAGED_WEIGHTS, build
+from ..index.search import model_key
+from ..runtime.loading import load
 from .distill import autocast_dtype
 from .losses import Anchored, BaseVectors, contrastive, guided, near, scored, teacher_similarities, triplet
 from .negatives import Embedders, Vectors, mine

@@ -11,7 +11,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..files import replacing
-from ..modeling_lam import LamModel
+from ..model.modeling_lam import LamModel
 
 
 def trained(model: LamModel) -> dict[str, nn.Parameter]:

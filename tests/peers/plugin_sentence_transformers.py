@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
-from lam_model.base import convert, find_base
-from lam_model.folder import build
+from lam_model.folder.base import convert, find_base
+from lam_model.folder.manifest import build
 
 TINY = "sentence-transformers-testing/stsb-bert-tiny-safetensors"
 NAMES = (TINY, "distilbert-base-uncased")

@@ -7,8 +7,8 @@ import unittest
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, ids_tensor, random_attention_mask
 
-from lam_model.configuration_lam import LamConfig
-from lam_model.modeling_lam import LamModel
+from lam_model.model.configuration_lam import LamConfig
+from lam_model.model.modeling_lam import LamModel
 
 SIZES = {
     "vocab_size": 99,

@@ -1,0 +1,170 @@
+"""LAM as a `SentenceTransformer`, in a module by whose name tools recognise one (`str(type(model))`)."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils import PaddingStrategy
+
+from ..folder.manifest import NO_LIMIT
+from ..reading.passages import PASSAGE_TOKENS, Passages, encode_passages
+from ..reading.stream import pools_the_mean
+from ..reading.tokenizing import plain_tokenizer
+from ..texts import check, clean
+
+_VECTOR = "sentence_embedding"
+_VECTORS_ONLY = ContextVar("_VECTORS_ONLY", default=False)  # whether nobody asks for the vectors of tokens
+_COUNTING = threading.Lock()
+
+
+class Lam(SentenceTransformer):
+    """A `SentenceTransformer` that takes a text or a list of texts, and nothing that only looks like one.
+
+    Its `manifest` says which weights it was built from; `truncated_texts` counts what a limit in `max_seq_length` has
+    cut (there is none, unless it is set). Vectors of one of its smaller `dims` (`load(dim=...)`, or `truncate_dim`) are
+    the first numbers of the whole ones, of unit length again.
+    """
+
+    manifest: dict[str, Any]
+    dims: tuple[int, ...]
+    on_truncate: str = "warn"
+    truncated_texts: int = 0
+    _warned_of: int | None = None  # the limit
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        """As `SentenceTransformer.encode`.
+
+        Raises:
+            TypeError: something is not a string; the message says what, and at which index.
+            ValueError: a text is longer than `max_seq_length`, of a model loaded with `on_truncate="error"`; or
+                `truncate_dim` is none of `dims`.
+        """
+        dim = kwargs.get("truncate_dim") or self.truncate_dim
+        if dim:
+            check_dim("truncate_dim", dim, self.dims)
+            kwargs["normalize_embeddings"] = True
+        # The texts are called `sentences` before sentence-transformers 6 and `inputs` from there on.
+        name = "inputs" if "inputs" in kwargs else "sentences"
+        names = (name, "prompt_name", "prompt", "batch_size", "show_progress_bar", "output_value")
+        named = dict(zip(names, args, strict=False)) | kwargs
+        texts = clean(named.get(name))
+        prompt = named.get("prompt") or self.prompts.get(named.get("prompt_name") or self.default_prompt_name) or ""
+        self._check_lengths([prompt + text for text in ([texts] if isinstance(texts, str) else texts)])
+        vectors_only = _VECTORS_ONLY.set(named.get("output_value", _VECTOR) == _VECTOR)
+        try:
+            if args:
+                return super().encode(texts, *args[1:], **kwargs)
+            return super().encode(**{**kwargs, name: texts})
+        finally:
+            _VECTORS_ONLY.reset(vectors_only)
+
+    def forward(self, input: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """As `SentenceTransformer.forward`; but within `encode`, memory does not grow with the length of the texts."""
+        lam, mask = getattr(self[0], "auto_model", None), input["attention_mask"]
+        several_blocks = lam is not None and mask.shape[1] > lam.config.block_size
+        if not (several_blocks and _VECTORS_ONLY.get() and "prompt_length" not in input and pools_the_mean(self)):
+            return super().forward(input, **kwargs)
+        means = lam.mean(input["input_ids"], mask)[:, None]  # to be pooled as if each were a token
+        features = {"token_embeddings": means, "attention_mask": mask.new_ones(means.shape[:2])}
+        for module in list(self)[1:]:
+            features = module(features)
+        return features
+
+    @property
+    def max_seq_length(self) -> int | float:
+        """Most tokens of a text, [CLS] and [SEP] counted; infinity, a number that losses can compare: no limit."""
+        limit = super().max_seq_length
+        return math.inf if limit is None or limit >= NO_LIMIT else limit
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: float | None) -> None:
+        self[0].max_seq_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else limit
+        self.settle_tokenizer()
+
+    def settle_tokenizer(self) -> None:
+        """Give the tokenizer the settings that each `encode` gives it: threads that find them so leave them alone."""
+        self.tokenizer.set_truncation_and_padding(
+            padding_strategy=PaddingStrategy.LONGEST,
+            truncation_strategy=TruncationStrategy.LONGEST_FIRST,
+            max_length=self.tokenizer.model_max_length,
+            stride=0,
+            pad_to_multiple_of=None,
+            padding_side=None,
+        )
+
+    def encode_passages(
+        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
+    ) -> Passages | list[Passages]:
+        """Embed texts and their passages in one pass, so that a passage knows those just before it.
+
+        A passage is as many sentences as there is room for; a sentence over `size` is divided evenly between words. It
+        is read as a block of its own, with a fifth of the state that the one before it left, so that in effect it knows
+        the two or three before it. Its vector is the mean of its tokens' last hidden states, normalised. A text without
+        a word has none.
+
+        Args:
+            texts: one string, or several.
+            size: most tokens of a passage.
+            batch_size: texts that are read together, a block of each at a time.
+
+        Returns:
+            For each text `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that of
+            `encode` if there is one at most; `vectors` (passages, size); and `offsets` (passages, 2), the characters of
+            the text where they begin and end.
+
+        Raises:
+            TypeError, ValueError: as `encode`; or `size` is that of no passage, or the model's pooling is not the mean.
+        """
+        texts = check(texts)
+        several = [texts] if isinstance(texts, str) else texts
+        self._check_lengths(clean(several))
+        self.eval()
+        found = encode_passages(self, several, size, batch_size)
+        return found[0] if isinstance(texts, str) else found
+
+    def _check_lengths(self, texts: list[str]) -> None:
+        limit = self.max_seq_length
+        if limit == math.inf:
+            return
+        tokenizer, lengths = plain_tokenizer(self.tokenizer), []
+        for start in range(0, len(texts), 1024):
+            lengths += map(len, tokenizer.encode_batch(texts[start : start + 1024]))
+        long = [i for i, length in enumerate(lengths) if length > limit]
+        if not long:
+            return
+        if self.on_truncate == "error":
+            raise ValueError(
+                f"the text at index {long[0]} has {lengths[long[0]]} tokens, over max_seq_length={limit}: "
+                f"raise the limit, or shorten the text"
+            )
+        with _COUNTING:
+            self.truncated_texts += len(long)
+            first, self._warned_of = self._warned_of != limit, limit
+        if first:
+            warnings.warn(
+                f"{len(long)} of {len(texts)} texts are longer than max_seq_length={limit} tokens (the longest has "
+                f"{max(lengths)}) and are cut there; later ones are only counted, in `truncated_texts`",
+                stacklevel=3,
+            )
+
+
+# By this name, tools tell the kind of a model and its card shows how to load it.
+Lam.__name__ = SentenceTransformer.__name__
+
+
+def check_dim(name: str, dim: int, dims: tuple[int, ...]) -> None:
+    """Refuse a size that vectors do not have.
+
+    Raises:
+        ValueError: naming the argument and the sizes.
+    """
+    if dim not in dims:
+        raise ValueError(f"{name} is {dim!r}: vectors have {', '.join(map(str, dims[:-1]))} or {dims[-1]} numbers")
