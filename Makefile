@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+FASTEMBED ?= fastembed==0.9.1
+DATA ?= data
 BIN = $(VENV)/bin
 
-.PHONY: demo test bench lint compat peers optimum node
+.PHONY: demo test bench results docs lint compat peers optimum node runtimes
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo/demo.py
@@ -12,18 +14,35 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 # LAM beside MiniLM on this machine, which should do nothing else meanwhile.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench.py -o results/bench.json
 
+# All figures that are not of the packaged weights. DATA holds the training data, and the tasks in mteb-tasks.
+results: $(VENV)/.installed-dev
+	$(BIN)/python results/measure.py --data "$(DATA)"
+
+# The pages of docs/ and the API as a site, in an environment of its own: the docstrings are read without an import.
+docs: $(VENV)/docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict --quiet
+
+$(VENV)/docs/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+		> $(VENV)/docs/requirements.txt
+	$(VENV)/docs/bin/python -m pip install --quiet -r $(VENV)/docs/requirements.txt
+	touch $@
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # Loads a model folder in the oldest and newest releases of sentence-transformers that are promised.
-compat: $(VENV)/.installed
+compat: $(VENV)/.installed-dev
 	$(BIN)/python tests/compat.py
 
 # transformers' and sentence-transformers' own tests of models, on a tiny LAM.
@@ -40,7 +59,7 @@ optimum: $(VENV)/.installed-dev
 	$(BIN)/lam export onnx $(VENV)/optimum/lam
 	$(VENV)/optimum/bin/python tests/optimum_check.py $(VENV)/optimum/lam
 
-# Runs the full and the portable graph in Node.js, natively and in WebAssembly. The packages bring their CPU libraries;
+# Runs the full and the portable graphs in Node.js, natively and in WebAssembly. The packages bring their CPU libraries;
 # an install script would fetch more.
 node: $(VENV)/.installed-dev
 	rm -rf $(VENV)/node
@@ -50,16 +69,32 @@ node: $(VENV)/.installed-dev
 	$(BIN)/lam export onnx $(VENV)/node/lam --variant full --portable
 	node $(VENV)/node/check.mjs $(VENV)/node/lam
 
+# Runs the graphs of whole texts in onnxruntime, fastembed and transformers.js, which know nothing of LAM.
+runtimes: $(VENV)/.installed-dev
+	rm -rf $(VENV)/runtimes
+	$(PYTHON) -m venv $(VENV)/runtimes
+	$(VENV)/runtimes/bin/python -m pip install --quiet "$(FASTEMBED)"
+	cp tests/others/package.json tests/others/transformers_check.mjs $(VENV)/runtimes
+	npm install --prefix $(VENV)/runtimes --ignore-scripts --no-audit --no-fund
+	$(BIN)/lam export onnx $(VENV)/runtimes/lam --variant full --quantize int8 --portable
+	$(BIN)/python tests/others/expected.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
+	$(VENV)/runtimes/bin/python tests/others/plain_check.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
+	$(VENV)/runtimes/bin/python tests/others/fastembed_check.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
+	node $(VENV)/runtimes/transformers_check.mjs $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# A torch that is installed already stays. An editable install copies export/, whose import name is another.
-$(VENV)/.installed: pyproject.toml $(wildcard export/*.py) | $(BIN)/python
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "$(TORCH)"
+# The core. An editable install copies export/, whose import name is another.
+$(VENV)/.installed: pyproject.toml hatch_build.py $(wildcard export/*.py) | $(BIN)/python
+	@echo "installing the core and the base's weights, about 150 MB to download ..."
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
+# A torch that is installed already stays.
 $(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing torch and all that the tests need, a minute or two ..."
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@

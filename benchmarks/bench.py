@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import lam_export
 import numpy as np
 import onnx
 import onnxruntime
@@ -36,9 +35,9 @@ from lam_model.evaluation.compare import load_base
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
 from lam_model.folder.base import find_base
-from lam_model.folder.manifest import build
 from lam_model.model import delta_rule
-from lam_model.runtime.onnx_encoder import OnnxEncoder, graph_file
+from lam_model.runtime.cache import cached
+from lam_model.runtime.onnx_encoder import OnnxEncoder
 
 CORPUS = Path(__file__).parents[1] / "demo" / "corpus.jsonl"
 LENGTHS = (16, 32, 64, 128, 256, 512, 2048, 8192, 32_768)  # tokens
@@ -62,8 +61,7 @@ def main() -> None:
     output = parser.parse_args().output
     every = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = build(Path(temporary) / "lam")
-        lam_export.export(folder, ["full"], int8=True)
+        folder, manifest = cached()
         minilm = export_minilm(Path(temporary) / "minilm.onnx")
         onnx.save(quantize(onnx.load(minilm)), minilm.with_stem("minilm_int8"))
         rows = []
@@ -75,7 +73,6 @@ def main() -> None:
         if torch.cuda.is_available():
             rows += measure("model", on_gpu("cuda"), every)
         starts = {name: started(code) for name, code in starting(folder).items()}
-        manifest = lam_model.load(folder, device="cpu").manifest
     result = {
         "deltanet_sha256": manifest["deltanet_sha256"],
         "onnxruntime": onnxruntime.__version__,
@@ -93,10 +90,10 @@ def bare(folder: Path, minilm: Path, threads: int) -> dict[str, Read]:
     for dtype in ("float32", "bfloat16"):
         readers[f"LAM, torch {dtype}"] = torch_lam(dtype)
         readers[f"MiniLM, torch {dtype}"] = torch_minilm(dtype)
-    for kind, int8 in (("float32", False), ("int8", True)):
-        encoder = OnnxEncoder(folder, graph_file(int8=int8), threads)
-        readers[f"LAM, onnx {kind}"] = lambda ids, encoder=encoder: encoder.embed(ids, np.ones_like(ids))
-        graph = minilm.with_stem("minilm_int8") if int8 else minilm
+    for kind in ("float32", "int8"):
+        encoder = OnnxEncoder(folder, threads=threads, dtype=kind)
+        readers[f"LAM, onnx {kind}"] = lambda ids, encoder=encoder: encoder.embed_tokens(ids.tolist())
+        graph = minilm.with_stem("minilm_int8") if kind == "int8" else minilm
         readers[f"MiniLM, onnx {kind}"] = onnx_minilm(graph, threads)
     return readers
 

@@ -28,7 +28,7 @@ import lam_model
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
 from lam_model.folder.base import find_base, sha256
-from lam_model.folder.manifest import PACKAGED_WEIGHTS
+from lam_model.folder.build import PACKAGED_WEIGHTS
 
 LENGTHS = tuple(32 << i for i in range(13))  # tokens: 32 to 131,072
 SECONDS = 2.0  # of repeats, for each length and way of reading

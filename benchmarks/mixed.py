@@ -25,7 +25,7 @@ from lam_model.evaluation.compare import load_base
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
 from lam_model.folder.base import sha256
-from lam_model.folder.manifest import PACKAGED_WEIGHTS
+from lam_model.folder.build import PACKAGED_WEIGHTS
 from lam_model.training.tasks import read_task, sample
 
 ROOT = Path(__file__).parents[1]

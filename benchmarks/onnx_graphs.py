@@ -1,6 +1,6 @@
-"""Every ONNX graph of a model folder: size, agreement with torch, scores, and time beside MiniLM's own export.
+"""Every ONNX graph of the packaged weights: size, agreement with torch, scores, and time beside MiniLM's own export.
 
-`python benchmarks/onnx_graphs.py my-lam --folder DATA/mteb-tasks -o results/onnx.json`
+`python benchmarks/onnx_graphs.py --folder DATA/mteb-tasks -o results/onnx.json`
 """
 
 from __future__ import annotations
@@ -24,40 +24,42 @@ import lam_model
 from lam_model.evaluation.provenance import provenance
 from lam_model.evaluation.scores import evaluate
 from lam_model.files import write_json
-from lam_model.folder.base import find_base
-from lam_model.runtime.onnx_encoder import graph_file
+from lam_model.folder.base import find_base, sha256
+from lam_model.folder.build import PACKAGED_WEIGHTS, build
+from lam_model.runtime.embed import embed
+from lam_model.runtime.onnx_source import graph_name
 
 SHAPES = ((1, 128), (32, 128), (1, 512), (8, 512))  # texts, tokens
 SECONDS = 1.5  # of repeats, for each shape and graph
 TASKS = ("STSBenchmark", "SciFact")
-SCORED = {(base_only, int8): graph_file(base_only, int8) for base_only in (False, True) for int8 in (False, True)}
+SCORED = {(base_only, int8): graph_name(base_only, int8) for base_only in (False, True) for int8 in (False, True)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="a model folder with all graphs")
     parser.add_argument("--folder", type=Path, help="holds the tasks' data; no scores without it")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
-    model, output = args.model.resolve(), args.output.resolve()
-    graphs = {figures["file"]: figures for figures in lam_export.verify(model)}
+    output = args.output.resolve()
     with tempfile.TemporaryDirectory() as temporary:
+        model = Path(temporary) / "lam"
+        build(model, embed)
+        graphs = {made["file"]: made for made in lam_export.export(model, ("full", "base"), int8=True, standard=True)}
         minilm = export_minilm(Path(temporary) / "minilm.onnx")
         for threads in (1, None):
             for name, ratios in time_graphs(minilm, [model / "onnx" / name for name in graphs], threads).items():
                 graphs[name][f"time_to_minilm_{'one_thread' if threads else 'all_threads'}"] = ratios
+        if args.folder:
+            for (base_only, int8), file in SCORED.items():
+                graphs[file]["scores"] = scores(model, args.folder.resolve(), base_only, int8)
     result = {
-        "deltanet_sha256": lam_model.load(model, device="cpu").manifest["deltanet_sha256"],
+        "deltanet_sha256": sha256(PACKAGED_WEIGHTS),
         "onnxruntime": onnxruntime.__version__,
         "threads": torch.get_num_threads(),
         "graphs": graphs,
         **provenance(shlex.join(["python", *sys.argv]), [args.folder] if args.folder else []),
     }
     write_json(output, result)
-    if args.folder:
-        for (base_only, int8), file in SCORED.items():
-            graphs[Path(file).name]["scores"] = scores(model, args.folder.resolve(), base_only, int8)
-            write_json(output, result)
 
 
 class MiniLM(torch.nn.Module):

@@ -22,8 +22,9 @@ from sentence_transformers import SentenceTransformer
 import lam_model
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.folder.manifest import manifest as folder
-from lam_model.runtime.onnx_encoder import graph_file
+from lam_model.folder.base import sha256
+from lam_model.folder.build import PACKAGED_WEIGHTS
+from lam_model.runtime.cache import cached
 
 READERS = ("encode", "encode_passages", "SentenceTransformer", "onnx")
 MIXTURES = {  # words of each text
@@ -53,7 +54,12 @@ def main() -> None:
             row = in_its_own_process(reader, "--mixture", mixture)
             rows.append({**row, "megabytes_of_the_longest": alone["megabytes"]})
     batches = [in_its_own_process(reader) for reader in ("encode", "onnx")]
-    result = {"mixtures": rows, "many_batches": batches, **provenance(shlex.join(["python", *sys.argv]))}
+    result = {
+        "deltanet_sha256": sha256(PACKAGED_WEIGHTS),
+        "mixtures": rows,
+        "many_batches": batches,
+        **provenance(shlex.join(["python", *sys.argv])),
+    }
     write_json(arguments.output, result)
 
 
@@ -82,10 +88,9 @@ def measure(reader: str, mixture: str | None, alone: bool) -> dict[str, Any]:
 
 def reading(reader: str) -> Callable[[list[str]], Any]:
     if reader == "SentenceTransformer":
-        return SentenceTransformer(str(folder.cached()[0]), device="cpu").encode
+        return SentenceTransformer(str(cached()[0]), device="cpu").encode
     if reader == "onnx":
-        lam_model.load(backend="onnx")
-        return lam_model.OnnxEncoder(folder.cached()[0], graph_file()).encode
+        return lam_model.OnnxEncoder().encode
     model = lam_model.load(device="cpu")
     if reader == "encode":
         return model.encode

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import lam_model
-from lam_model.folder.base import find_base
-from lam_model.index.search import embed_corpus, model_key, search
+from lam_model.index.search import embed_corpus, search
 
 CORPUS = Path(__file__).with_name("corpus.jsonl")
 QUESTIONS = [
@@ -20,35 +19,27 @@ QUESTIONS = [
 
 
 def main() -> None:
-    model = lam_model.load()
+    model = lam_model.OnnxEncoder()
+    print(f"Embedding all passages of {CORPUS.name} (half a minute on two cores, the first time) ...", flush=True)
     begun = time.perf_counter()
-    documents, index = embed_corpus(model, CORPUS, model_key(model))
+    documents, index = embed_corpus(model, CORPUS, model.key)
     seconds = time.perf_counter() - begun
     chars = sum(len(document.whole) for document in documents)
-    print(f"{len(documents)} documents, {chars:,} characters, none cut: {seconds:.1f} s")
+    print(f"{len(documents)} documents, {len(index.vectors):,} passages, {chars:,} characters, none cut: {seconds:.1f} s")
     print(f"(their vectors are kept in {CORPUS.name}.lam.npz: from the second time on they are only read)\n")
 
     for question, hits in zip(QUESTIONS, search(model, QUESTIONS, documents, index, top_k=3), strict=True):
         print(question)
         for hit in hits:
             print(f"  {hit.score:.3f}  {hit.title:.100}")
+        if hits[0].passage:
+            print(f"         {hits[0].passage.text!r:.110}")
         print()
-
-    from sentence_transformers import SentenceTransformer
-
-    base = SentenceTransformer(str(find_base()), device="cpu")
-    text = documents[0].whole
-    tokens = base.tokenizer(text, truncation=True, max_length=256, return_offsets_mapping=True)
-    start = text[: max(end for _, end in tokens["offset_mapping"])]
-    cosine = model.encode(start) @ base.encode(start, normalize_embeddings=True)
-    print(f'The first 256 tokens of "{documents[0].title}":')
-    print(f"  cosine of LAM's vector to all-MiniLM-L6-v2's: {cosine:.3f}\n")
 
     print("Next, try:")
     print('  lam search demo/corpus.jsonl "What did patients say after learning to sing?"')
     print('  lam encode "a sentence" "a whole document" --output vectors.npy')
-    print("  lam encode --file demo/corpus.jsonl --output vectors.parquet")
-    print('  lam compare "a sentence" "another one"')
+    print("  lam encode --file demo/corpus.jsonl --passages --output passages.jsonl")
 
 
 if __name__ == "__main__":

@@ -2,5 +2,6 @@
 
 from .check import verify
 from .folder import export
+from .packaged import write_packaged
 
-__all__ = ["export", "verify"]
+__all__ = ["export", "verify", "write_packaged"]

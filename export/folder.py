@@ -1,4 +1,4 @@
-"""ONNX graphs into a model folder, where sentence-transformers and others look for them."""
+"""ONNX graphs into a model folder, under the names that other runtimes look for: see `export`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ import lam_model
 from lam_model.files import replacing, write_json
 from lam_model.folder.base import sha256
 from lam_model.folder.manifest import MANIFEST, ONNX
-from lam_model.runtime.onnx_encoder import graph_file
 
 from .check import compare, texts
 from .graph import to_onnx
 from .int8 import quantize
 from .norms import with_plain_norms
 from .portable import portable
+from .whole import whole
 
 VARIANTS = ("full", "base")
-PORTABLE = f"{ONNX}model_portable.onnx"
 
 
 def export(
@@ -31,11 +30,13 @@ def export(
 ) -> list[dict[str, Any]]:
     """Write graphs into `folder`/onnx, each only if it gives torch's vectors, and into the folder's manifest.
 
+    `model*.onnx` read texts as a whole, for other runtimes; `step*.onnx` read a block of each text, for streams.
+
     Args:
         folder: a LAM's model folder.
         variants: of `VARIANTS`.
-        int8: write each variant's int8 graph too.
-        standard: write the full variant's graph of standard operators too.
+        int8: write each variant's int8 graphs too.
+        standard: write the full variant's graphs of standard operators too.
 
     Returns:
         What was measured of each graph, as `verify` returns it.
@@ -44,7 +45,7 @@ def export(
         FileNotFoundError, ValueError: the folder is no whole LAM, or a graph differs from torch.
     """
     sample, figures = texts(), []
-    count = len(variants) * (3 if int8 else 2) + (standard and "full" in variants)
+    count = len(variants) * (5 if int8 else 3) + 2 * (standard and "full" in variants)
     with tqdm(total=count, unit="step", disable=None) as progress:
         for variant in variants:
             progress.set_description(f"tracing the {variant} variant")
@@ -53,16 +54,19 @@ def export(
             expected = model.encode(sample)
             config = model[0].auto_model.config
             graph = to_onnx(model[0].auto_model)
-            graphs = {graph_file(base_only): with_plain_norms(graph)}
+            steps = {"": with_plain_norms(graph)}
             if standard and not base_only:
-                graphs[PORTABLE] = portable(graph, config.num_attention_heads, config.hidden_size)
+                steps["_portable"] = portable(graph, config.num_attention_heads, config.hidden_size)
             if int8:
-                graphs[graph_file(base_only, int8=True)] = quantize(graphs[graph_file(base_only)])
+                steps["_quantized"] = quantize(steps[""])
             progress.update()
-            for name, made in graphs.items():
-                progress.set_description(f"checking {name}")
-                figures.append(_write(folder, name, made, sample, expected))
-                progress.update()
+            for form, step in steps.items():
+                graphs = {"step": step, "model": whole(step, config.block_size)}
+                for kind, made in graphs.items():
+                    name = f"{ONNX}{kind}{'_base' * base_only}{form}.onnx"
+                    progress.set_description(f"checking {name}")
+                    figures.append(_write(folder, name, made, sample, expected))
+                    progress.update()
     return figures
 
 

@@ -9,6 +9,7 @@ twentieth of its time). `sentence_embedding` is of all that was read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import torch
@@ -38,7 +39,7 @@ class BlockEncoder(nn.Module):
         past_count: Tensor,
         past_states: Sequence[Tensor] = (),
     ) -> tuple[Tensor, ...]:
-        states = past_states or [None] * len(self.model.layers)
+        states: Sequence[Tensor | None] = past_states or [None] * len(self.model.layers)
         # Of the batch's length also where `past_count` is its default, one text's.
         first_block = (past_count == 0)[:, 0] & (attention_mask[:, 0] > 0)
         (last,), states = self.model._read(input_ids, attention_mask, states, first_block)
@@ -46,7 +47,8 @@ class BlockEncoder(nn.Module):
         total = past_sum + (last * mask).sum(1)
         count = past_count + mask.sum(1)
         embedding = F.normalize(total / count.clamp(min=1), dim=-1)
-        return embedding, last, total, count, *(states if past_states else ())
+        carried = [state for state in states if state is not None] if past_states else []
+        return embedding, last, total, count, *carried
 
 
 def to_onnx(model: LamModel) -> onnx.ModelProto:
@@ -57,12 +59,12 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
     width = config.hidden_size // heads
     ids = torch.ones(batch, length, dtype=torch.long)
     layers = 0 if config.base_only else config.num_hidden_layers
-    past = {"past_sum": (config.hidden_size,), "past_count": (1,)}
+    past: dict[str, tuple[int, ...]] = {"past_sum": (config.hidden_size,), "past_count": (1,)}
     past |= {f"past_state_{i}": (heads, width, width) for i in range(layers)}
     total, count, *states = (torch.zeros(batch, *shape) for shape in past.values())
-    inputs = [ids, ids.clone(), total, count]  # one tensor twice would be one input
+    inputs: list[Any] = [ids, ids.clone(), total, count]  # one tensor twice would be one input
     tokens, text = {0: "batch", 1: "length"}, {0: "batch"}
-    dynamic = [tokens, tokens, text, text]
+    dynamic: list[Any] = [tokens, tokens, text, text]
     if states:
         inputs.append(states)
         dynamic.append([text] * layers)
@@ -77,6 +79,7 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
         external_data=False,
         verbose=False,
     )
+    assert program is not None  # with `dynamo`
     graph = program.model_proto
     _drop_undone_reshapes(graph)
     return _with_defaults(graph, past)

@@ -94,6 +94,7 @@ def _function(heads: int, size: int, opset: int) -> onnx.FunctionProto:
         input_names=list(inputs),
         verbose=False,
     )
+    assert program is not None  # with `dynamo`
     graph = program.model_proto.graph
     # A function has no initialisers: they become constants.
     constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]

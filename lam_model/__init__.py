@@ -2,8 +2,8 @@
 
     import lam_model
 
-    model = lam_model.load()
-    vectors = model.encode(["a sentence", "a whole document"])
+    vectors = lam_model.OnnxEncoder().encode(["a sentence", "a whole document"])
+    model = lam_model.load()  # a SentenceTransformer, with the extra `torch`
 
 Importing this package also makes `SentenceTransformer("org/lam")`, `AutoModel` and mteb know LAM. It imports none of
 torch, transformers and mteb by itself.
@@ -14,10 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-try:
-    import wrapt
-except ImportError:  # installed without its dependencies, for `OnnxEncoder` alone
-    wrapt = None
+from . import startup as _startup  # noqa: F401
 
 if TYPE_CHECKING:
     from .model.configuration_lam import LamConfig
@@ -45,33 +42,13 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def _register_config(module: Any) -> None:
-    from .model.configuration_lam import LamConfig
-
-    module.AutoConfig.register(LamConfig.model_type, LamConfig)
-
-
-def _register_model(module: Any) -> None:
-    from .model.configuration_lam import LamConfig
-    from .model.modeling_lam import LamModel
-
-    module.AutoModel.register(LamConfig, LamModel)
-
-
-def _register_in_mteb(module: Any) -> None:
-    from .evaluation.mteb import register
-
-    register(module.MODEL_REGISTRY)
-
-
-if wrapt:
-    # As soon as the tables of models are there: at once, or when somebody imports them.
-    for _hook, _module in (
-        (_register_config, "transformers.models.auto.configuration_auto"),
-        (_register_model, "transformers.models.auto.modeling_auto"),
-        (_register_in_mteb, "mteb.models.model_implementations"),
-    ):
-        wrapt.register_post_import_hook(_hook, _module)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"lam_model.{name} needs {error.name}: pip install 'lam-model[torch]'. Without it, lam_model.OnnxEncoder() "
+            f"embeds texts, documents and passages",
+            name=error.name,
+        ) from error

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whatever becomes of their writer; and text files as they are given."""
+"""Files and folders that are written whole or not at all; and text files, plain or compressed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 try:
     import fcntl
 except ImportError:  # on Windows: nothing is locked there, and nothing swept
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module has no type that None could be of
 
 _PREFIX = ".lam-"  # of what is written beside its place
 _NEW = ".new"  # and its end: torch writes to no name that only begins with a dot

@@ -1,9 +1,9 @@
-"""What may be embedded: strings, and nothing that only looks like one."""
+"""What may be embedded: a string or a list of strings. Tables and mappings are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, overload
 
 
 def check(texts: Any) -> str | list[str]:
@@ -28,6 +28,14 @@ def check(texts: Any) -> str | list[str]:
         if not isinstance(text, str):
             raise TypeError(f"LAM embeds strings: the item at index {i} is {type(text).__name__} ({text!r:.60})")
     return texts
+
+
+@overload
+def clean(texts: str) -> str: ...  # type: ignore[overload-overlap]  # a str is a sequence of them too
+
+
+@overload
+def clean(texts: Sequence[str]) -> list[str]: ...
 
 
 def clean(texts: Any) -> str | list[str]:

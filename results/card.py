@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from lam_model.evaluate import table
+from lam_model.evaluation.scores import table
 
 NAME = "org/lam"
 SOURCES = (  # of the training texts: what, where it is from, licence
@@ -69,8 +69,8 @@ feed-forward layers; its six softmax attention layers are replaced by six traine
 linearly with the text, memory stays flat, nothing is truncated. English.
 
 Mean cosine to MiniLM's own vectors on {held_out["texts"]} held-out texts of up to {held_out["max_tokens"]} tokens:
-**{held_out["cosine"]:.4f}** (worst 5 %: {held_out["worst_5_percent"]:.4f}). So an index of MiniLM's vectors can be
-searched with LAM's queries.
+**{held_out["cosine"]:.4f}** (mean of the worst 5 %: {held_out["worst_5_percent"]:.4f}). So an index of
+MiniLM's vectors can be searched with LAM's queries.
 
 ## How to load it
 
@@ -81,7 +81,7 @@ import lam_model
 from sentence_transformers import SentenceTransformer
 
 model = lam_model.load("{NAME}")  # every file checked
-model = SentenceTransformer("{NAME}")  # the same model, after `import lam_model`
+model = SentenceTransformer("{NAME}")  # the same model
 vectors = model.encode(["a sentence", "a whole document, however long"])
 ```
 
@@ -109,13 +109,14 @@ model = lam_model.load("{NAME}", backend="onnx")  # a SentenceTransformer; dtype
 {table(scores, tasks)}
 
 Main scores (Spearman or nDCG@10, in percent) by the task classes of mteb {evaluation["versions"]["mteb"]}, with torch
-{evaluation["versions"]["torch"]} in {evaluation["dtype"]}; an empty cell was not measured. Zero-shot: neither LAM nor
-MiniLM was trained on the task's data, as mteb knows it. base-only: LAM without its DeltaNet layers. {losses(scores)}
+{evaluation["versions"]["torch"]} in {evaluation["dtype"]}; an empty cell was not measured. Zero-shot: as
+far as mteb knows, neither LAM nor MiniLM was trained on the task's data. base-only: LAM without its DeltaNet layers.
+{losses(scores)}
 
 ## Training
 
-LAM was distilled from all-MiniLM-L6-v2: first each layer's attention output, then all hidden states and the pooled
-vector, texts of several blocks included. {training}
+LAM was distilled from all-MiniLM-L6-v2. First each layer was trained to give the attention output, then the whole model
+to give all hidden states and the pooled vector. Texts of several blocks were included. {training}
 No labels were used, and texts of evaluation sets were left out. The texts:
 
 | what | from | licence |
@@ -124,10 +125,11 @@ No labels were used, and texts of evaluation sets were left out. The texts:
 
 ## Limits
 
-- It is no better at meaning than its teacher: it learnt to agree with MiniLM.
-- One vector stands for a whole text; the longer the text, the less of any one sentence is in it.
-- Vectors are near MiniLM's but not equal to them: measure before you mix both in one index.
-- English text; what the tokenizer of MiniLM does not know becomes `[UNK]`.
+- LAM was trained to give MiniLM's vectors. On short texts it is about as good as MiniLM, not better.
+- One vector of a long text says what the text is about. A single sentence has little effect on it: use
+  `encode_passages` to find facts.
+- Vectors are near MiniLM's but not equal to them. Measure before you mix both in one index.
+- English text only. Characters that MiniLM's tokenizer does not know become `[UNK]`.
 """
 
 

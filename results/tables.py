@@ -1,6 +1,6 @@
-"""Write the figures of this folder into README.md, between its markers, and model_card.md.
+"""Write the figures of this folder into the pages, and draw the plots: `python results/tables.py`.
 
-`python results/tables.py`
+A page is README.md or one of docs/. A marker is `<!-- name -->`, and `<!-- /name -->` after what is generated.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ from typing import Any
 
 import numpy as np
 from card import card, losses
+from plots import draw_all, read
 
-from lam_model.evaluate import table
-from lam_model.training.plot import plot
+from lam_model.evaluation.scores import table
 
 RESULTS = Path(__file__).parent
-README = RESULTS.parent / "README.md"
-CARD = RESULTS.parent / "model_card.md"
+ROOT = RESULTS.parent
+CARD = ROOT / "model_card.md"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 STS = ("STSBenchmark", "STS12", "STS16", "SICK-R")
 SCIFACT_ROWS = ("LAM, 256 tokens", "LAM, whole texts", "LAM's queries on MiniLM's documents")
 
 
 def blocks() -> dict[str, str]:
-    """The generated parts of README.md by the names of their markers."""
+    """What stands between the markers, by their names."""
     evaluation, held_out = read("eval.json"), read("compare.json")["held_out"]
     return {
-        "headline": f"**Cosine {held_out['cosine']:.3f}** to all-MiniLM-L6-v2's own vectors on held-out texts.",
+        "headline": f"**A cosine of {held_out['cosine']:.3f}** between LAM's vectors and those of all-MiniLM-L6-v2, on "
+        f"{held_out['texts']} texts that LAM was not trained on.",
+        "comparison": comparison(),
         "scores": f"{table(evaluation['scores'], evaluation['tasks'])}\n\n{losses(evaluation['scores'])} "
         f"Mean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
-        f"(worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        f"(mean of the worst 5 %: {held_out['worst_5_percent']:.4f}).",
         "lengths": lengths(read("lengths.json")["lengths"]),
+        "lengths-table": lengths_table(read("lengths.json")["lengths"]),
         "ragged": ragged(read("ragged.json")),
         "long": long(read("long.json")),
         "carried": carried(read("carried.json")),
@@ -45,21 +49,80 @@ def blocks() -> dict[str, str]:
         "ablations": ablations(),
         "dims": dims(read("dims.json")["scores"]),
         "bench": bench(read("bench.json")),
+        "starts": starts(read("bench.json")["starts"]),
     }
 
 
-def lengths(measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """What time and memory do as a text grows."""
-    lam, stream, minilm = measured["LAM"], measured["LAM, stream"], measured["MiniLM"]
-    slower = lam["32768"]["seconds"] / 64 / lam["512"]["seconds"]
-    ratios = {int(n): lam[n]["seconds"] / row["seconds"] for n, row in minilm.items()}
-    beside = ", ".join(f"{ratio:.2f} at {n:,}" for n, ratio in ratios.items() if n >= 512)
+def comparison() -> str:
+    """LAM beside MiniLM in one table: quality, speed, memory and length."""
+    scores = read("eval.json")["scores"]
+    articles = {name: row["articles"] for name, row in read("long.json")["scores"].items()}
+    lam, minilm = scores["LAM, 256 tokens"], scores["MiniLM, 256 tokens"]
+    sts = [sum(row[task] for task in STS) / len(STS) for row in (lam, minilm)]
+    pieces, first = articles["MiniLM, mean of pieces"], articles["MiniLM, 256 tokens"]
+    measured = read("lengths.json")["lengths"]
+    lines = [
+        ["", "LAM", "all-MiniLM-L6-v2"],
+        ["---"] * 3,
+        ["longest text", "any", "256 tokens; the rest is cut off"],
+        ["similarity: mean of four STS tasks", *(f"{score:.2f}" for score in sts)],
+        ["retrieval: SciFact, first 256 tokens", f"{lam['SciFact']:.2f}", f"{minilm['SciFact']:.2f}"],
+        [
+            "retrieval: SciFact, whole texts",
+            f"{scores['LAM, whole texts']['SciFact']:.2f}",
+            f"{scores['MiniLM, 512 tokens']['SciFact']:.2f}, first 512 tokens",
+        ],
+        ["long articles, one vector", f"{articles['LAM']:.2f}", f"{first:.2f}; mean of pieces: {pieces:.2f}"],
+        [
+            "long articles, best passage",
+            f"{articles['LAM, best passage']:.2f}",
+            f"{articles['MiniLM, best piece']:.2f}, best piece",
+        ],
+    ]
+    for length, note in (("512", ""), ("8192", ", made to read it whole")):
+        cells = [f"{1000 * measured[name][length]['seconds']:,.0f} ms" for name in ("LAM", "MiniLM")]
+        lines.append([f"time, one text of {int(length):,} tokens", cells[0], cells[1] + note])
+    for length, note in (("512", ""), ("16384", ", made to read it whole")):
+        cells = [f"{measured[name][length]['peak_mb']:.0f} MB" for name in ("LAM", "MiniLM")]
+        lines.append([f"peak memory, one text of {int(length):,} tokens", cells[0], cells[1] + note])
     return (
-        f"A token of a text of 32,768 takes {slower:.2f} times as long as one of 512. LAM's time over that of MiniLM "
-        f"with its softmax over the whole text, by tokens: {beside}. Peak memory of the process: "
-        f"{lam['2048']['peak_mb']:.0f} MB for a text of 2,048 tokens, {lam['32768']['peak_mb']:.0f} for 32,768, "
-        f"{lam['131072']['peak_mb']:.0f} for 131,072; as a stream {stream['32768']['peak_mb']:.0f} for 32,768, "
-        f"{stream['131072']['peak_mb']:.0f} for 131,072."
+        f"{markdown(lines)}\n\nSimilarity is Spearman's correlation, retrieval nDCG@10, both in percent. Keyword "
+        f"search (BM25) has {scores['BM25']['SciFact']:.2f} on SciFact and {articles['BM25']:.2f} on the articles. "
+        f"MiniLM's pieces have 510 tokens. Times and memory are of torch in float32 on two CPU cores."
+    )
+
+
+def lengths(measured: dict[str, dict[str, dict[str, float]]]) -> str:
+    """What to see in the plot of time and memory against length."""
+    lam, minilm = measured["LAM"], measured["MiniLM"]
+    both = [length for length in lam if length in minilm]
+    *_, last = both
+    times = [by_length[last]["seconds"] for by_length in (lam, minilm)]
+    memory = [by_length["512"]["peak_mb"] for by_length in (lam, minilm)]
+    more = max((int(n) for n in both if lam[n]["peak_mb"] > minilm[n]["peak_mb"]), default=0)
+    return (
+        f"Left: LAM's time grows in proportion to the length. MiniLM's attention compares all tokens with each other, "
+        f"so its time grows faster. At {int(last):,} tokens LAM takes {times[0]:.1f} s, MiniLM {times[1]:.1f} s. "
+        f"Right: LAM's memory hardly grows with the length. **LAM takes more memory than MiniLM up to {more:,} "
+        f"tokens** ({memory[0]:.0f} MB against {memory[1]:.0f} MB at 512 tokens), and less above."
+    )
+
+
+def lengths_table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
+    """All that was measured, by length."""
+    lines = [
+        ["tokens", *(f"{name}: {what}" for name in measured for what in ("seconds", "peak MB")), "time, LAM / MiniLM"]
+    ]
+    lines.append(["---"] * len(lines[0]))
+    for length in measured["LAM"]:
+        rows = [by_length.get(length) for by_length in measured.values()]
+        cells = chain(*((f"{row['seconds']:.3f}", f"{row['peak_mb']:.0f}") if row else ("", "") for row in rows))
+        times = [measured[name].get(length, {}).get("seconds") for name in ("LAM", "MiniLM")]
+        lines.append([f"{int(length):,}", *cells, f"{times[0] / times[1]:.2f}" if times[1] else ""])
+    a_token = [measured["LAM"][n]["seconds"] / int(n) for n in ("32768", "512")]
+    return (
+        f"{markdown(lines)}\n\nA token of a text of 32,768 tokens takes {a_token[0] / a_token[1]:.2f} times as long as "
+        f"one of a text of 512."
     )
 
 
@@ -73,14 +136,16 @@ def ragged(measured: dict[str, Any]) -> str:
         memory = row["megabytes"] / row["megabytes_of_the_longest"]
         cells.setdefault(row["mixture"], []).append(f"{time:.2f}, {memory:.2f}")
     lines = [["words of the texts", *(f"`{name}`" for name in readers)], ["---"] * (len(readers) + 1)]
-    held = ", ".join(
-        f"{row['megabytes_after_300']:.0f} MB and {row['megabytes_after_3000']:.0f} by `{row['reader']}`"
+    held = "; ".join(
+        f"`{row['reader']}` {row['megabytes_after_300']:.0f} MB after 300 batches and "
+        f"{row['megabytes_after_3000']:.0f} MB after 3,000"
         for row in measured["many_batches"]
     )
     return (
-        "Time of the batch over that of its texts in batches of one length, and peak memory over that of the longest "
-        f"text alone:\n\n{markdown([*lines, *([name, *row] for name, row in cells.items())])}\n\n"
-        f"A process holds after 300 batches of mixed lengths and after 3,000: {held}."
+        "Two figures in each cell: the mixed batch's time over that of its texts in batches of one length, and its "
+        "peak memory over that of the longest text alone:\n\n"
+        f"{markdown([*lines, *([name, *row] for name, row in cells.items())])}\n\n"
+        f"Memory that a process holds after many batches of mixed lengths: {held}."
     )
 
 
@@ -100,9 +165,10 @@ def long(measured: dict[str, Any]) -> str:
     first = sets[hidden["passkey"][0]]
     return "\n\n".join(
         [
-            f"Percent of nDCG@10 among whole documents ({'; '.join(about)}):",
+            f"nDCG@10 in percent among whole documents ({'; '.join(about)}):",
             parts[0],
-            f"Percent of queries whose document comes first, among {first['documents']} of one length:",
+            f"Percent of the queries whose document is ranked first, among {first['documents']} documents of one "
+            f"length. Each document hides one fact (needle) or one pass key:",
             *parts[1:],
             f"LAM in {measured['dtype']}, MiniLM in float32.",
         ]
@@ -111,12 +177,12 @@ def long(measured: dict[str, Any]) -> str:
 
 def carried(measured: dict[str, Any]) -> str:
     """Whether the carried state finds more pass keys."""
-    lines = (
-        f"{row['LAM']:.1f} and {row['LAM without carried state']:.1f} percent of {row['keys']:,} in texts of {length} "
-        f"tokens (a difference of {row['LAM'] - row['LAM without carried state']:+.1f} ± {row['standard_error']:.1f})"
-        for length, row in measured["found"].items()
-    )
-    return f"Pass keys found by `encode` with the carried state and without it, by more keys: {', '.join(lines)}."
+    lines = [["tokens of the texts", "pass keys", "with the carried state", "without it", "difference"], ["---"] * 5]
+    for length, row in measured["found"].items():
+        found, without = row["LAM"], row["LAM without carried state"]
+        difference = f"{found - without:+.1f} ± {row['standard_error']:.1f}"
+        lines.append([length, f"{row['keys']:,}", f"{found:.1f}", f"{without:.1f}", difference])
+    return markdown(lines)
 
 
 def onnx_table(measured: dict[str, Any]) -> str:
@@ -157,28 +223,26 @@ def tuning() -> str:
         cells += [rows.get(row, {}).get("SciFact") for row in SCIFACT_ROWS]
         lines.append([name, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     pairs = read("tune/scifact/pairs.json")
-    other = ", ".join(f"{name} {score:.2f}" for name, score in pairs["ndcg_at_10"].items())
+    other = [["", "MiniLM", "LAM", "LAM, tuned (`scifact`)"], ["---"] * 4]
+    other.append(["nDCG@10", *(f"{score:.2f}" for score in pairs["ndcg_at_10"].values())])
     return (
-        f"{markdown(lines)}\n\nOther retrieval, {pairs['queries']:,} questions, titles and terms among "
-        f"{pairs['passages']:,} passages, nDCG@10 before and after `scifact`: {other}.\n\n"
+        f"{markdown(lines)}\n\nOther retrieval before and after `scifact`: {pairs['queries']:,} questions, titles and "
+        f"terms among {pairs['passages']:,} passages:\n\n{markdown(other)}\n\n"
         f"{kept(read('tune/long/scifact.json'))}"
     )
 
 
 def kept(measured: dict[str, Any]) -> str:
     """What tuning on long documents left of SciFact, by more queries than mteb asks."""
-    lengths = "; ".join(
-        f"{length}: "
-        + ", ".join(
-            f"{name} ({measured['queries'].get(name, sum(measured['queries'].values())):,} queries) "
-            f"{scores['before']:.2f} and {scores['after']:.2f} ± {scores['standard_error']:.2f}"
-            for name, scores in splits.items()
-        )
-        for length, splits in measured["ndcg_at_10"].items()
-    )
+    lines = [["texts", "queries", "number", "before", "after", "standard error of the difference"], ["---"] * 6]
+    for length, splits in measured["ndcg_at_10"].items():
+        for name, scores in splits.items():
+            number = measured["queries"].get(name, sum(measured["queries"].values()))
+            figures = (f"{scores[key]:.2f}" for key in ("before", "after", "standard_error"))
+            lines.append([length, name, f"{number:,}", *figures])
     return (
-        "SciFact by all its judged queries, on none of which either was trained, before and after `long`, with the "
-        f"standard error of the difference. {lengths}."
+        "SciFact before and after `long`, by all of its judged queries (nDCG@10). Neither weights were trained on them:"
+        f"\n\n{markdown(lines)}"
     )
 
 
@@ -235,15 +299,20 @@ def bench(measured: dict[str, Any]) -> str:
         for length in lengths
         if length <= 128
     ]
-    starts = "; ".join(
-        f"{name} {', '.join(f'{what} {taken:.2f} s' for what, taken in row.items())}"
-        for name, row in measured["starts"].items()
-    )
     return (
-        f"{markdown(lines)}\n\n`encode` on ONNX Runtime with int8 weights reads {min(short):.2f} to {max(short):.2f} "
-        f"times as many short texts (16 to 128 tokens, 32 at once) as MiniLM's in torch. "
-        f"Seconds from the start of a process, warm files: {starts}."
+        f"{markdown(lines)}\n\nWith int8 weights on ONNX Runtime, LAM's `encode` reads {min(short):.2f} to "
+        f"{max(short):.2f} times as many short texts a second (16 to 128 tokens, 32 at once) as MiniLM's `encode` in "
+        f"torch float32."
     )
+
+
+def starts(measured: dict[str, dict[str, float]]) -> str:
+    """Seconds from the start of a process on."""
+    steps = list(dict.fromkeys(chain(*measured.values())))
+    lines = [["seconds after the start, until done", *steps], ["---"] * (1 + len(steps))]
+    for name, row in measured.items():
+        lines.append([name, *(f"{row[step]:.2f}" if step in row else "" for step in steps)])
+    return markdown(lines)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -262,10 +331,10 @@ def training() -> str:
     minutes = sum(rows[-1]["seconds"] for rows in log) / 60
     final = [row for rows in log for row in rows if "long_cosine" in row][-1]
     return (
-        f"Packaged weights: {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another, "
-        f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. Held-out documents of up to 8k tokens "
-        f"had, at their end, a cosine of {final['long_cosine']:.4f} to the mean of MiniLM's vectors over pieces. "
-        f"{prediction(log)}"
+        f"The packaged weights took {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after "
+        f"another: {tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. At the end, the cosine between "
+        f"LAM's vectors of held-out documents (up to 8k tokens) and the mean of MiniLM's vectors of their pieces was "
+        f"{final['long_cosine']:.4f}. {prediction(log)}"
     )
 
 
@@ -281,8 +350,8 @@ def prediction(log: list[list[dict[str, Any]]]) -> str:
     power, factor = np.polyfit(*np.log(np.array(ends)).T, 1)
     expected = ", ".join(f"{1 - math.exp(factor) * tokens**power:.3f} at {tokens}M" for tokens in (10, 30, 100, 500))
     return (
-        f"Through the ends of {len(ends)} runs goes an error of {math.exp(factor):.4f} x (tokens of stage 2 in "
-        f"millions)^{power:.3f}: a cosine of {expected}."
+        f"The error (1 - cosine) at the ends of {len(ends)} runs follows {math.exp(factor):.4f} x (million tokens of "
+        f"stage 2)^{power:.3f}, which gives a cosine of {expected}."
     )
 
 
@@ -292,85 +361,57 @@ def training_log() -> list[list[dict[str, Any]]]:
     return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 
-def sweep_logs() -> dict[str, list[dict[str, Any]]]:
-    """The held-out scores of each short run, by all tokens read."""
-    logs = {}
-    for file in sorted((RESULTS / "distill" / "sweep").glob("*.jsonl")):
-        log, before = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()], 0
-        for stage in sorted({row["stage"] for row in log}):
-            rows = [row for row in log if row["stage"] == stage]
-            scored = [row | {"tokens": before + row["tokens"]} for row in rows if "cosine" in row]
-            logs[file.stem] = logs.get(file.stem, []) + scored
-            before += rows[-1]["tokens"]
-    return logs
-
-
-def draw_sweep() -> None:
-    """The held-out error of the short runs against the tokens read."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for number, (name, rows) in enumerate(sweep_logs().items()):
-        line = ("o-", "s--")[number // 10 % 2]  # ten colours
-        axes.plot([row["tokens"] / 1e6 for row in rows], [1 - row["cosine"] for row in rows], line, ms=3, label=name)
-    axes.set(title="1 - cosine to the base, held out", xlabel="million tokens", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(RESULTS / "distill" / "sweep.png", dpi=120, format="png")
-
-
 def mixed(measured: dict[str, Any]) -> str:
     """What LAM's queries find less among MiniLM's vectors than MiniLM's own."""
     last = measured["weights"][-1]
-    lost = [
-        f"{own - last[name]['ndcg_at_10']:.2f} ± {last[name]['standard_error']:.2f} on {measured['queries'][name]:,} "
-        f"queries ({name})"
-        for name, own in measured["minilm"].items()
-    ]
-    rising = ", ".join(
-        f"{line['lost']:.2f} ± {line['standard_error']:.2f} ({name})" for name, line in measured["trend"].items()
-    )
+    lines = [["queries of", "queries", "MiniLM's queries", "LAM's queries", "loss", "loss for each 0.01 of cosine"]]
+    lines.append(["---"] * len(lines[0]))
+    for name, own in measured["minilm"].items():
+        found, line = last[name], measured["trend"][name]
+        lines.append(
+            [
+                name,
+                f"{measured['queries'][name]:,}",
+                f"{own:.2f}",
+                f"{found['ndcg_at_10']:.2f}",
+                f"{own - found['ndcg_at_10']:.2f} ± {found['standard_error']:.2f}",
+                f"{line['lost']:.2f} ± {line['standard_error']:.2f}",
+            ]
+        )
     first, own = next(iter(measured["minilm"].items()))
     surest = min(measured["trend"], key=lambda name: measured["trend"][name]["standard_error"])
     expected = own - 100 * (1 - last[first]["cosine"]) * measured["trend"][surest]["lost"]
     return (
-        f"Asked by LAM, MiniLM's vectors give less than asked by MiniLM: {', '.join(lost)}. Errors as large as "
-        f"LAM's, but dealt out to the test queries at random, give {last['by_chance']['mean']:.2f} ± "
-        f"{last['by_chance']['deviation']:.2f} for MiniLM's {own:.2f}. Through all {len(measured['weights'])} weights "
-        f"that were ever packaged goes a loss for each 0.01 of cosine of {rising}. By that of {surest}, {expected:.2f} "
-        f"is to be expected of the test queries, where {last[first]['ndcg_at_10']:.2f} was measured."
+        f"{markdown(lines)}\n\nThe last column is the slope of a line through all {len(measured['weights'])} weights "
+        f"that were ever packaged. The slope of `{surest}` has the smallest standard error. It predicts "
+        f"{expected:.2f} for LAM's queries on `{first}`; {last[first]['ndcg_at_10']:.2f} was measured. With errors as "
+        f"large as LAM's, but exchanged at random between the queries, MiniLM's queries have "
+        f"{last['by_chance']['mean']:.2f} ± {last['by_chance']['deviation']:.2f} there."
     )
 
 
-def draw() -> None:
-    """All runs as one curve: a stage that was gone on with in another run continues its tokens."""
-    rows, read = [], {}
-    for log in training_log():
-        stage = log[0]["stage"]
-        begun = read.get(stage, 0)
-        log = [row for row in log if row["stage"] == stage]
-        rows += [row | {"tokens": begun + row["tokens"]} for row in log]
-        read[stage] = begun + log[-1]["tokens"]
-    plot(rows, RESULTS / "distill" / "loss.png")
+def filled() -> dict[Path, str]:
+    """The text of each page, with everything between its markers as it should be.
 
-
-def read(name: str) -> Any:
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def filled(text: str) -> str:
-    """README.md's text with all generated parts as they should be."""
-    for name, block in blocks().items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text)
-        if count != 1:
-            raise ValueError(f"{README} has {count} places for `{name}`: it needs one")
-    return text
+    Raises:
+        ValueError: a marker without a block, or a block without a place.
+    """
+    made, texts, used = blocks(), {}, set()
+    for path in PAGES:
+        texts[path] = path.read_text(encoding="utf-8")
+        for name in re.findall(r"<!-- /(\S+) -->", texts[path]):
+            if name not in made:
+                raise ValueError(f"{path} has a marker `{name}`, which nothing fills")
+            pattern = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+            texts[path] = pattern.sub(lambda _, name=name: f"{made[name]}\n", texts[path])
+            used.add(name)
+    if unused := sorted(made.keys() - used):
+        raise ValueError(f"no page has a marker for {', '.join(unused)}")
+    return texts
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, text in filled().items():
+        page.write_text(text, encoding="utf-8")
     CARD.write_text(model_card(), encoding="utf-8")
-    draw()
-    draw_sweep()
+    draw_all()

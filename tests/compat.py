@@ -13,7 +13,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from lam_model.folder.manifest import build
+from folders import build
 
 REPOSITORY = Path(__file__).parents[1]
 LIBRARIES = (

@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lam_model.folder.base import convert, find_base
+from lam_model.folder.base import find_base
 from lam_model.model.modeling_lam import LamModel
+from lam_model.training.start import convert
 
 BLOCK = 64  # position embeddings of the tiny base
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"

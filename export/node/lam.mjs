@@ -1,4 +1,4 @@
-// LAM in JavaScript: texts to unit vectors, read block by block in constant memory.
+// LAM in JavaScript: texts of any length to unit vectors.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,20 +10,22 @@ export class Lam {
   /**
    * @param ort the module onnxruntime-node or onnxruntime-web.
    * @param folder a model folder with graphs, as `lam export onnx` wrote it.
-   * @param file the graph within it. model_portable.onnx reads any length; model.onnx one block only, for
-   *   JavaScript's interface takes no input that has a default, as its carried state has.
+   * @param file the graph within it: onnx/model*.onnx reads a text as a whole. onnx/step_portable.onnx reads block by
+   *   block, in constant memory; the other step graphs, and model.onnx of older folders, read one block only, for
+   *   JavaScript's interface takes no input that has a default, as their state has.
    */
-  static async load(ort, folder, file = "onnx/model_portable.onnx") {
+  static async load(ort, folder, file = "onnx/model.onnx") {
     const lam = new Lam();
     lam.ort = ort;
-    lam.block = (await readJson(join(folder, "config.json"))).block_size;
     lam.tokenizer = new Tokenizer(
       await readJson(join(folder, "tokenizer.json")),
       await readJson(join(folder, "tokenizer_config.json")),
     );
     lam.session = await ort.InferenceSession.create(await readFile(join(folder, file)), { logSeverityLevel: 3 });
     lam.carried = lam.session.inputMetadata.filter(({ name }) => name.startsWith("past_"));
-    lam.limit = lam.carried.length ? Infinity : lam.block; // tokens
+    const readsBlocks = lam.session.outputNames.includes("present_sum");
+    lam.block = readsBlocks ? (await readJson(join(folder, "config.json"))).block_size : Infinity; // tokens
+    lam.limit = readsBlocks && !lam.carried.length ? lam.block : Infinity;
     return lam;
   }
 
@@ -37,7 +39,7 @@ export class Lam {
     const { Tensor } = this.ort;
     const ids = this.tokens(text);
     if (ids.length > this.limit) {
-      throw new Error(`the text has ${ids.length} tokens, this graph reads ${this.limit}: take model_portable.onnx`);
+      throw new Error(`the text has ${ids.length} tokens, this graph reads ${this.limit}: take model.onnx of a new export`);
     }
     let past = {};
     for (const { name, shape } of this.carried) {

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from ..folder.base import find_base
+from ..progress import progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -54,7 +54,7 @@ def compare_texts(lam: SentenceTransformer, base: SentenceTransformer, texts: Se
     with limited(lam, base.max_seq_length):
         for model in models.values():
             model.encode(batches[-1], show_progress_bar=False)  # the first call is slower
-        for batch in tqdm(batches, desc="texts", unit="batch", disable=None):
+        for batch in progress(batches, desc="texts", unit="batch"):
             for name, model in models.items():
                 begun = time.perf_counter()
                 vectors[name].append(model.encode(batch, normalize_embeddings=True, show_progress_bar=False))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..model import modeling_lam
+from ..progress import progress
 from ..reading.discriminant import document_vectors
 from .compare import load_base
 from .long_sets import RetrievalSet
@@ -59,15 +59,15 @@ def evaluate_long(
     """
     encoders = _encoders(lam, load_base())
     scores = {row: dict((scores or {}).get(row, {})) for rows in encoders for row in rows}
-    with tqdm(total=len(sets) * len(encoders), unit="set", disable=None) as progress:
+    with progress(total=len(sets) * len(encoders), unit="set") as bar:
         for name, retrieval in sets.items():
             for rows, rank in encoders.items():
-                progress.set_description(f"{name}: {rows[0]}")
+                bar.set_description(f"{name}: {rows[0]}")
                 if any(name not in scores[row] for row in rows):
                     for row, similarity in zip(rows, rank(retrieval.queries, retrieval.documents), strict=True):
                         scores[row][name] = round(100 * score(similarity, retrieval), 2)
                     done(scores)
-                progress.update()
+                bar.update()
     return scores
 
 
@@ -93,8 +93,8 @@ def long_table(scores: Scores, sets: dict[str, dict[str, Any]]) -> str:
     lines = [["set", "queries", "documents", "metric", *scores], ["---"] * (len(scores) + 4)]
     for name, about in sets.items():
         cells = [by_set.get(name) for by_set in scores.values()]
-        about = [f"{about[key]}" for key in ("queries", "documents", "metric")]
-        lines.append([name, *about, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+        numbers = [f"{about[key]}" for key in ("queries", "documents", "metric")]
+        lines.append([name, *numbers, *("" if cell is None else f"{cell:.2f}" for cell in cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

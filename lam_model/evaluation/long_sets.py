@@ -17,7 +17,7 @@ from .scores import reading_from
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..index.encode import Document
+    from ..index.documents import Document
 
 LENGTHS = tuple(256 << i for i in range(8))  # tokens, as in LongEmbed: 256 to 32,768
 LONGEMBED = (
@@ -236,7 +236,7 @@ def _rooms(tokenizer: PreTrainedTokenizerBase, facts: list[str], length: int) ->
 
 def _fill(counted: Iterator[tuple[str, int]], room: int) -> list[str]:
     """Sentences in their order, as many as there is room for."""
-    taken = []
+    taken: list[str] = []
     for sentence, count in counted:
         room -= count
         if room < 0:

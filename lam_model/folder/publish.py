@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from .. import __version__
 from ..files import read_text
-from .manifest import MANIFEST, ONNX, check_files, verify
+from .manifest import MANIFEST, ONNX, Embed, check_files, verify
 
 CARD = "README.md"
 GIT_FILE = ".gitattributes"  # the Hub puts one into every repository
@@ -26,18 +26,20 @@ _HUB_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)
 def publish(
     repo: str,
     folder: Path,
+    embed: Embed,
     private: bool = False,
     revision: str | None = None,
     dry_run: bool = False,
     announce: Callable[[dict[str, int]], None] | None = None,
 ) -> str | None:
-    """Verify a model folder and send it to the Hub as one commit: whoever loads it finds all of it or none.
+    """Verify a model folder and send it to the Hub as one commit: nobody ever loads a part of it.
 
     ONNX files of an earlier commit that the folder does not have are removed: they are of other weights.
 
     Args:
         repo: owner/name on the Hub, made if it is not there.
         folder: as `build` wrote it, with its card as README.md and perhaps ONNX files.
+        embed: computes the folder's vectors, to be compared with its golden ones.
         private: only those whom the owner lets in can see it.
         revision: a branch to commit to, made from main if it is not there; main if None.
         dry_run: stop before anything is sent.
@@ -53,7 +55,7 @@ def publish(
     if repo.count("/") != 1:
         raise ValueError(f"{repo} is not a name on the Hub: give it as owner/name")
     validate_repo_id(repo)
-    sizes = contents(folder)
+    sizes = contents(folder, embed)
     if announce:
         announce(sizes)
     if dry_run:
@@ -64,13 +66,13 @@ def publish(
         raise OSError(f"{repo} was not published: {_reason(error)}") from error
 
 
-def contents(folder: Path) -> dict[str, int]:
+def contents(folder: Path, embed: Embed) -> dict[str, int]:
     """Verify a model folder and its card, and give the names and sizes in bytes of what is published of it.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what is wrong with it.
     """
-    verify(folder)
+    verify(folder, embed)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     check_files(folder, [name for name in manifest["sha256"] if name.startswith(ONNX)])
     _check_card(folder / CARD, manifest["deltanet_sha256"])
@@ -96,6 +98,7 @@ def _send(api: HfApi, repo: str, folder: Path, names: list[str], private: bool, 
         raise ValueError("it is there already, and public: make it private on the Hub, or leave --private out")
     with _branch(api, repo, revision):
         gone = [name for name in api.list_repo_files(repo, revision=revision) if name not in names]
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationDelete(name) for name in gone if name.startswith(ONNX)]
         operations += [CommitOperationAdd(name, folder / name) for name in names]
         # Not `upload_folder`, which may make several commits of a folder.
@@ -106,15 +109,16 @@ def _send(api: HfApi, repo: str, folder: Path, names: list[str], private: bool, 
 @contextmanager
 def _branch(api: HfApi, repo: str, name: str | None) -> Iterator[None]:
     """Make the branch to commit to, if need be; without its commit it would pass main's model off as its own."""
-    made = name is not None and name not in [branch.name for branch in api.list_repo_refs(repo).branches]
-    if made:
+    made = None
+    if name is not None and name not in [branch.name for branch in api.list_repo_refs(repo).branches]:
         api.create_branch(repo, branch=name)
+        made = name
     try:
         yield
     except BaseException as error:
-        if made:
+        if made is not None:
             try:
-                api.delete_branch(repo, branch=name)
+                api.delete_branch(repo, branch=made)
             except _HUB_ERRORS:
                 left = f"the new branch {name} still holds what main holds: publish again, or remove it on the Hub"
                 raise OSError(f"{_reason(error)}; {left}") from error

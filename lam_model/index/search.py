@@ -5,8 +5,6 @@ A document counts as its best passage, a sentence or two: that finds more than t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import zipfile
 from pathlib import Path
@@ -14,15 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import __version__
 from ..files import kind, replacing
 from ..folder.base import sha256
 from ..reading.passages import PASSAGE_TOKENS
-from .encode import Document, in_chunks, read
+from .documents import Document, read
+from .vectors import in_chunks
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
+    from ..runtime.onnx_encoder import OnnxEncoder
     from ..runtime.sentence_transformers import Lam
 
 log = logging.getLogger(__name__)
@@ -60,20 +57,8 @@ class Hit(NamedTuple):
     passage: Passage | None = None
 
 
-def model_key(model: SentenceTransformer) -> str:
-    """What tells a model's vectors from those of another: a sha256 over its weights and what else shapes them."""
-    import torch
-
-    base_only = any(getattr(module, "base_only", False) for module in model.modules())
-    digest = hashlib.sha256(json.dumps([__version__, model.max_seq_length, base_only, model.truncate_dim]).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def read_corpus(path: Path) -> list[Document]:
-    """The documents of a .jsonl file, as `encode.read` takes it; one without an id gets its number, counted from 0.
+    """The documents of a .jsonl file, as `documents.read` takes it; one without an id gets its number, counted from 0.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,18 +73,18 @@ def read_corpus(path: Path) -> list[Document]:
 
 
 def embed_corpus(
-    model: Lam, path: Path, model_key: str | None = None, batch_size: int = 32
+    model: Lam | OnnxEncoder, path: Path, key: str | None = None, batch_size: int = 32
 ) -> tuple[list[Document], Index]:
     """A corpus and its vectors, which are read from the file beside it if they are of this corpus and this model.
 
     Args:
-        model: as from `lam_model.load`.
+        model: as from `lam_model.load`, or an `OnnxEncoder`.
         path: the corpus, as for `read_corpus`.
-        model_key: as from `model_key`; None: neither read nor write `CORPUS.jsonl.lam.npz`.
+        key: the model's `key`; None: neither read nor write `CORPUS.jsonl.lam.npz`.
     """
     documents = read_corpus(path)
     beside = path.with_name(f"{path.name}.lam.npz")
-    key = model_key and f"{sha256(path)} {model_key} {PASSAGE_TOKENS}"
+    key = key and f"{sha256(path)} {key} {PASSAGE_TOKENS}"
     index = _cached(beside, key, len(documents)) if key else None
     if index is None:
         index = _embed(model, documents, batch_size)
@@ -108,7 +93,9 @@ def embed_corpus(
     return documents, index
 
 
-def search(model: Lam, queries: list[str], documents: list[Document], index: Index, top_k: int = 5) -> list[list[Hit]]:
+def search(
+    model: Lam | OnnxEncoder, queries: list[str], documents: list[Document], index: Index, top_k: int = 5
+) -> list[list[Hit]]:
     """The `top_k` documents of the highest cosine to each query, best first, the earlier of two equals first.
 
     A document's cosine is that of its best vector in the index.
@@ -122,7 +109,7 @@ def search(model: Lam, queries: list[str], documents: list[Document], index: Ind
     if top_k < 1:
         raise ValueError(f"top_k is {top_k}: it must be at least 1")
     starts = np.cumsum(index.counts) - index.counts
-    scores = np.asarray(model.encode(queries, show_progress_bar=False), np.float32) @ index.vectors.T
+    scores = np.asarray(model.encode(queries), np.float32) @ index.vectors.T
     of_documents = np.maximum.reduceat(scores, starts, axis=1)
     best = np.argsort(-of_documents, axis=1, kind="stable")[:, :top_k]
 
@@ -137,7 +124,7 @@ def search(model: Lam, queries: list[str], documents: list[Document], index: Ind
     return [[hit(row, i) for i in order] for row, order in zip(scores, best, strict=True)]
 
 
-def _embed(model: Lam, documents: list[Document], batch_size: int) -> Index:
+def _embed(model: Lam | OnnxEncoder, documents: list[Document], batch_size: int) -> Index:
     vectors, offsets = [], []
     for chunk in in_chunks(documents):
         texts = [document.whole for document in chunk]

@@ -167,9 +167,12 @@ def onnx_delta_rule(
         )
 
     # Heads side by side, as the operator takes them: both directions share what that costs.
-    tokens = (*(x.flatten(2) for x in (query, key, value)), beta, log_decay, state)
-    output, state = _flipped(rule, *tokens) if reverse else rule(*tokens)
-    return output.unflatten(-1, (heads, width)), state
+    query, key, value = (x.flatten(2) for x in (query, key, value))
+    if reverse:
+        output, after = _flipped(rule, query, key, value, beta, log_decay, state)
+    else:
+        output, after = rule(query, key, value, beta, log_decay, state)
+    return output.unflatten(-1, (heads, width)), after
 
 
 # Two operators for a compiler that looks on: it neither copies loops for every length nor looks into compiled code.
@@ -193,8 +196,11 @@ def _opaque_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     with torch.enable_grad():
         inputs = [x.detach().requires_grad_() for x in (query, key, value, beta, log_decay, state)]
-        outputs = delta_rule(*inputs, reverse, _at_hand(query))
-        return tuple(x.contiguous() for x in torch.autograd.grad(outputs, inputs, (d_output, d_state)))
+        query, key, value, beta, log_decay, state = inputs
+        outputs = delta_rule(query, key, value, beta, log_decay, state, reverse, _at_hand(query))
+        found = torch.autograd.grad(outputs, inputs, (d_output, d_state))
+    d_query, d_key, d_value, d_beta, d_log_decay, d_before = (x.contiguous() for x in found)
+    return d_query, d_key, d_value, d_beta, d_log_decay, d_before
 
 
 @opaque_delta_rule.register_fake

@@ -29,6 +29,6 @@ class Dense(nn.Linear):
             and not torch.jit.is_tracing()
             and not torch.is_autocast_enabled(x.device.type)
             and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
+            and bool(torch.backends.mkldnn.enabled)
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )

@@ -2,8 +2,8 @@
 
 Embeddings, feed-forward layers and LayerNorms are the base's own, frozen; each attention is a `GatedDeltaNet`,
 trained. A text is read in blocks of `block_size` tokens: left to right the state is carried through the whole
-text, fading from each block to the next, right to left it starts afresh in each block. So cost grows linearly with the
-text, memory stays flat, and reading a text block by block is the same function as reading it at once.
+text, fading from each block to the next; right to left it starts anew in each block. So time grows linearly with the
+length of the text, memory stays flat, and a text read in several calls has the vector of the text read in one.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class GatedDeltaNet(nn.Module):
         gates = gates + torch.where(mask[..., None] > 0, 0.0, torch.cat([-infinite, infinite]))
         beta, log_decay = gates.sigmoid().chunk(4, dim=-1)[:2], F.logsigmoid(gates).chunk(4, dim=-1)[2:]
         if fading is not None:
-            log_decay = [own + beside[..., None] for own, beside in zip(log_decay, fading, strict=True)]
+            log_decay = tuple(own + beside[..., None] for own, beside in zip(log_decay, fading, strict=True))
         left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
         right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
         mixed = left_to_right.flatten(-2) + right_to_left.flatten(-2)
@@ -202,7 +202,7 @@ class LamModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.word_embeddings = value
 
     def forward_block(
@@ -221,7 +221,7 @@ class LamModel(PreTrainedModel):
             first_block: whether the text begins here; a tensor (batch,) where texts differ.
             breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
         """
-        states = [None] * len(self.layers) if state is None else state.unbind(1)
+        states: Sequence[Tensor | None] = [None] * len(self.layers) if state is None else state.unbind(1)
         (last,), states = self._read(input_ids, attention_mask, states, first_block, breaks)
         return LamOutput(last, self._stack(states))
 
@@ -251,8 +251,9 @@ class LamModel(PreTrainedModel):
         size = self.config.block_size
         limits = CPU if attention_mask.device.type == "cpu" else GPU
         ends = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device) * (attention_mask > 0)
-        lengths, order = F.pad(ends, (1, 0)).amax(1).sort(descending=True, stable=True)
-        lengths, states = lengths.tolist(), [None] * len(self.layers)
+        counts, order = F.pad(ends, (1, 0)).amax(1).sort(descending=True, stable=True)
+        lengths: list[int] = counts.tolist()
+        states: list[Tensor | None] = [None] * len(self.layers)
         for start in range(0, max(lengths, default=0), size):
             left = [min(length - start, size) for length in lengths if length > start]
             after = []
@@ -312,7 +313,7 @@ class LamModel(PreTrainedModel):
         return tuple(x.index_select(1, own) for x in hidden_states), states
 
     def _stack(self, states: Sequence[Tensor | None]) -> Tensor | None:
-        return None if self.config.base_only else torch.stack(states, dim=1)
+        return None if self.config.base_only else torch.stack([x for x in states if x is not None], dim=1)
 
     def forward(
         self,
@@ -339,15 +340,18 @@ class LamModel(PreTrainedModel):
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds` were given.
         """
-        if (input_ids is None) == (inputs_embeds is None):
+        given = [tokens for tokens in (input_ids, inputs_embeds) if tokens is not None]
+        if len(given) != 1:
             raise ValueError("give either input_ids or inputs_embeds")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if return_dict is None:
             return_dict = self.config.return_dict
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        (tokens,) = given
         if attention_mask is None:
             attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        hidden_states: Sequence[Tensor]
+        states: Sequence[Tensor | None]
         if is_traced():
             hidden_states, states = self._read_at_once(tokens, attention_mask, output_hidden_states)
         else:
@@ -372,9 +376,9 @@ class LamModel(PreTrainedModel):
             hidden_states = hidden_states or [x.new_zeros(batch, length, config.hidden_size) for x in read]
             for whole, part in zip(hidden_states, read, strict=True):
                 whole[rows, block] = part
-            for whole, part in zip(states, last_states, strict=False):
-                if part is not None:
-                    whole[rows] = part
+            for kept, state in zip(states, last_states, strict=False):
+                if state is not None:
+                    kept[rows] = state
         nothing = like.new_zeros(batch, length, config.hidden_size)
         return hidden_states or [nothing] * (len(self.layers) + 1 if all_layers else 1), states
 

@@ -1,8 +1,8 @@
-"""One vector for a long document that all of its passages are near to, and passages of other documents are not.
+"""One vector for a long document: close to its own passages, and far from those of other documents.
 
-The mean over thousands of tokens is grey: it is near to what all documents have in common, and a single fact is lost
-in it. A linear discriminant of the document's passages against all passages leaves out what all have in common; and a
-passage counts the more, the farther the nearest other passage of its document is.
+The mean over thousands of tokens is close to the means of all other documents, so that a single fact hardly changes it.
+A linear discriminant of the document's passages against the passages of all documents removes what they have in common.
+A passage counts more, the farther away the nearest other passage of its document is.
 """
 
 from __future__ import annotations

@@ -11,25 +11,17 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from ..model.batching import CPU, GPU, alike
 from ..texts import clean
-from .stream import lam_of
-from .tokenizing import plain_tokenizer
+from .reader import Reader, State
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
 
 PASSAGE_TOKENS = 32  # a sentence or two: longer passages lose single facts
-_BREAK, _END = -1, -2  # in place of a passage's number: between two, and after the last
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*")
 
@@ -48,12 +40,32 @@ class Passages(NamedTuple):
     offsets: np.ndarray
 
 
-@torch.inference_mode()
 def encode_passages(
-    model: SentenceTransformer, texts: list[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
+    reader: Reader,
+    texts: list[str],
+    size: int = PASSAGE_TOKENS,
+    batch_size: int = 8,
+    limit: float = math.inf,
+    dim: int | None = None,
 ) -> list[Passages]:
-    """The passages of each text; see `Lam.encode_passages`."""
-    most = lam_of(model).config.block_size - 2  # a block may hold [CLS] and [SEP] too
+    """Embed texts and their passages in one pass, so that a passage knows those just before it.
+
+    A passage is as many sentences as there is room for; a sentence over `size` is divided evenly between words. It is
+    read as a block of its own, with a fifth of the state that the one before it left, so that in effect it knows the
+    two or three before it. Its vector is the mean of its tokens' last hidden states, normalised. A text without a word
+    has none.
+
+    Args:
+        size: most tokens of a passage.
+        batch_size: texts that are read together, a block of each at a time.
+        limit: most tokens of a text, [CLS] and [SEP] counted; the rest is left out.
+        dim: numbers of a vector that are kept; all if None.
+
+    Raises:
+        TypeError: something is not a string.
+        ValueError: `size` or `batch_size` is out of range.
+    """
+    most = reader.block_size - 2  # a block may hold [CLS] and [SEP] too
     if not 1 <= size <= most:
         raise ValueError(f"size is {size}: a passage has from 1 to {most} tokens")
     if batch_size < 1:
@@ -62,59 +74,46 @@ def encode_passages(
     found: dict[int, Passages] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        found.update(zip(rows, _encode_batch(model, [texts[i] for i in rows], size), strict=True))
+        found.update(zip(rows, _encode_batch(reader, [texts[i] for i in rows], size, limit, dim), strict=True))
     return [found[i] for i in range(len(texts))]
 
 
-def _encode_batch(model: SentenceTransformer, texts: list[str], size: int) -> list[Passages]:
-    lam, cleaned, tokenizer = lam_of(model), clean(texts), plain_tokenizer(model.tokenizer)
+def _encode_batch(reader: Reader, texts: list[str], size: int, limit: float, dim: int | None) -> list[Passages]:
+    cleaned, tokenizer = clean(texts), reader.tokenizer
     cls, sep = tokenizer.encode("").ids
     encodings = tokenizer.encode_batch(cleaned, add_special_tokens=False)
     for encoding in encodings:
-        if model.max_seq_length < len(encoding) + 2:
-            encoding.truncate(max(0, model.max_seq_length - 2))
+        if limit < len(encoding) + 2:
+            encoding.truncate(max(0, int(limit) - 2))
     divided = [_divide(encoding, text, size) for encoding, text in zip(encodings, cleaned, strict=True)]
-    blocks = [_grouped(_with_ends(passages, cls, sep), lam.config.block_size) for passages, _ in divided]
-    vectors = [rows[:, : model.truncate_dim] for rows in _read(lam, blocks)]
+    blocks = [_grouped(_with_ends(passages, cls, sep), reader.block_size) for passages, _ in divided]
+    sums = [rows[:, :dim] for rows in _read(reader, blocks)]
     return [
         Passages(_unit(rows.sum(0)), _unit(rows[: len(spans)]), _in_original(text, spans))
-        for rows, (_, spans), text in zip(vectors, divided, texts, strict=True)
+        for rows, (_, spans), text in zip(sums, divided, texts, strict=True)
     ]
 
 
-def _read(lam: Any, blocks: list[list[list[list[int]]]]) -> list[Tensor]:
+def _read(reader: Reader, blocks: list[list[list[list[int]]]]) -> list[np.ndarray]:
     """The sums of the hidden states of each text's passages, float32 (passages, size).
 
     Args:
         blocks: of each text, with the tokens of the passages in each.
     """
-    limits = CPU if lam.device.type == "cpu" else GPU
-    states: list[Tensor | None] = [None for _ in blocks]
-    sums: list[list[Tensor]] = [[] for _ in blocks]
+    states: list[State] = [None] * len(blocks)
+    sums: list[list[np.ndarray]] = [[] for _ in blocks]
     for number in range(max(map(len, blocks), default=0)):
-        joined = {row: _joined(text[number]) for row, text in enumerate(blocks) if number < len(text)}
-        rows = sorted(joined, key=lambda row: -len(joined[row][0]))
-        for group in alike([len(joined[row][0]) for row in rows], **limits):
-            some = rows[group]
-            ids, passage = (
-                pad_sequence(x, True, _END).to(lam.device) for x in zip(*map(joined.get, some), strict=True)
-            )
-            real = passage >= 0
-            ids = ids.masked_fill(~real, lam.config.pad_token_id)
-            state = torch.stack([states[row] for row in some]) if states[some[0]] is not None else None
-            output = lam.forward_block(ids, real.long(), state, first_block=number == 0, breaks=passage == _BREAK)
-            counts = [len(blocks[row][number]) for row in some]
-            tokens_of = passage[:, None] == torch.arange(max(counts), device=lam.device)[:, None]
-            with torch.autocast(lam.device.type, enabled=False):
-                found = tokens_of.float() @ output.last_hidden_state.float()
-            for i, (row, count) in enumerate(zip(some, counts, strict=True)):
-                sums[row].append(found[i, :count])
-                states[row] = None if output.state is None else output.state[i]
-    return [torch.cat(parts) for parts in sums]
+        rows = [row for row, text in enumerate(blocks) if number < len(text)]
+        before = [states[row] for row in rows]
+        found, after = reader.read([blocks[row][number] for row in rows], before, first=number == 0)
+        for row, some, state in zip(rows, found, after, strict=True):
+            sums[row].append(some)
+            states[row] = state
+    return [np.concatenate(parts) for parts in sums]
 
 
-def _unit(vectors: Tensor) -> np.ndarray:
-    return F.normalize(vectors, dim=-1).cpu().numpy()
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)
 
 
 def _grouped(passages: list[list[int]], most: int) -> list[list[list[int]]]:
@@ -128,16 +127,6 @@ def _grouped(passages: list[list[int]], most: int) -> list[list[list[int]]]:
         groups[-1].append(passage)
         room -= len(passage) + 1
     return groups
-
-
-def _joined(passages: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """The tokens of passages, and the number of each token's; both are `_BREAK` between two passages."""
-    ids: list[int] = []
-    numbers: list[int] = []
-    for number, passage in enumerate(passages):
-        ids += [_BREAK] * bool(ids) + passage
-        numbers += [_BREAK] * bool(numbers) + [number] * len(passage)
-    return torch.tensor(ids, dtype=torch.long), torch.tensor(numbers, dtype=torch.long)
 
 
 def _divide(encoding: Encoding, text: str, size: int) -> tuple[list[list[int]], np.ndarray]:
@@ -159,7 +148,7 @@ def _with_ends(passages: list[list[int]], cls: int, sep: int) -> list[list[int]]
     return [*passages[:-1], [*passages[-1], sep]]
 
 
-def _bounds(words: list[int], sentences: np.ndarray, size: int) -> list[int]:
+def _bounds(words: list[int | None], sentences: np.ndarray, size: int) -> list[int]:
     """Where passages begin and the last one ends, in tokens: as many sentences as there is room for.
 
     A longer sentence is divided evenly, between words where there is a way.

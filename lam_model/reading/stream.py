@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..texts import clean
-from .tokenizing import plain_tokenizer
+from .reader import State, reader_of
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
 
 _SLICE = 4096  # characters that are tokenised at once, of a piece of any size
@@ -25,9 +21,9 @@ _LETTER = "a"  # joins an unfinished word, and nothing else
 class _Read(NamedTuple):
     """What is left of the tokens read: enough to go on."""
 
-    state: Tensor | None  # (1, layers, heads, head size, head size), float32
-    total: Tensor  # sum of the tokens' last hidden states, (size,), float64 on the CPU
-    count: int
+    state: State
+    total: np.ndarray  # sum of the tokens' last hidden states, (size,), float64
+    length: int  # number of the tokens
 
 
 class Stream:
@@ -43,24 +39,22 @@ class Stream:
     that `model.max_seq_length` sets is not for streams.
 
     Args:
-        model: as from `lam_model.load`. Any number of streams may share it.
+        model: as from `lam_model.load`, or an `OnnxEncoder`. Any number of streams may share it.
 
     Raises:
-        TypeError: the model is not a LAM in torch.
+        TypeError: the model is not a LAM.
         ValueError: its pooling is not the mean.
     """
 
-    def __init__(self, model: SentenceTransformer):
-        self._lam = lam_of(model)
-        self._tokenizer, self._dim = plain_tokenizer(model.tokenizer), model.truncate_dim
-        self._weights = getattr(model, "manifest", {}).get("deltanet_sha256")
+    def __init__(self, model: Any):
+        self._reader = reader_of(model)
+        self._tokenizer, self._dim = self._reader.tokenizer, model.truncate_dim
         # A word over the limit of WordPiece is one unknown token, whatever it goes on with.
         self._word_limit = self._tokenizer.model.max_input_chars_per_word
         special = [token.content.lower() for token in self._tokenizer.get_added_tokens_decoder().values()]
         self._special_starts = {token[:i] for token in special for i in range(1, len(token))}
         self._longest_start = max(map(len, self._special_starts), default=0)
-        config = self._lam.config
-        self._read = _Read(None, torch.zeros(config.hidden_size, dtype=torch.float64), 0)
+        self._read = _Read(None, np.zeros(self._reader.dimension), 0)
         cls, self._sep = self._tokenizer.encode("").ids
         self._tokens: list[int] = [cls]
         self._pending = ""  # text whose tokens depend on what is still to come
@@ -88,27 +82,34 @@ class Stream:
         Raises:
             ValueError: there is no token of such an id.
         """
-        ids, size = [int(i) for i in ids], self._lam.config.vocab_size
+        ids, size = [int(i) for i in ids], self._tokenizer.get_vocab_size()
         if wrong := [i for i in ids if not 0 <= i < size]:
             raise ValueError(f"token ids are from 0 to {size - 1}: {wrong[0]} is not one")
         self._read_tokens(self._tokenize(clean(self._pending)))
         self._pending = ""
         self._read_tokens(ids)
 
-    @torch.inference_mode()
     def vector(self) -> np.ndarray:
         """The unit vector of all that was read so far, float32 (size,); reading may go on after it."""
         tokens = [*self._tokens, *self._tokenize(clean(self._pending)), self._sep]
-        read, size = self._read, self._lam.config.block_size
+        read, size = self._read, self._reader.block_size
         for start in range(0, len(tokens), size):
             read = self._read_block(read, tokens[start : start + size])
-        return F.normalize(read.total[: self._dim], dim=0).float().numpy()
+        total = read.total[: self._dim]
+        return (total / np.linalg.norm(total)).astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a stream holds, as tensors, numbers and strings: for `torch.save`, then `load_state_dict`."""
+        """All that a stream holds, for `load_state_dict`: numbers, strings and arrays.
+
+        The arrays are tensors with a model in torch, for `torch.save`, and numpy's with one on ONNX Runtime. Streams of
+        both load either kind.
+        """
+        state, array = self._read.state, self._reader.array
         return {
-            "weights": self._weights,
-            **self._read._asdict(),
+            "weights": self._reader.weights,
+            "state": None if state is None else array(state),
+            "total": array(self._read.total),
+            "count": self._read.length,
             "tokens": list(self._tokens),
             "pending": self._pending,
         }
@@ -124,11 +125,13 @@ class Stream:
         """
         if not isinstance(state_dict, dict) or state_dict.keys() != self.state_dict().keys():
             raise ValueError("state_dict is not one of a Stream: give what Stream.state_dict() returned")
-        if state_dict["weights"] != self._weights or state_dict["total"].shape != self._read.total.shape:
+        total, state = np.asarray(state_dict["total"]).astype(np.float64), state_dict["state"]
+        if state_dict["weights"] != self._reader.weights or total.shape != self._read.total.shape:
             raise ValueError("state_dict is of a stream of another model: load the model that it was made with")
-        state = state_dict["state"]
-        state = None if state is None else state.to(self._lam.device)
-        self._read = _Read(state, state_dict["total"], state_dict["count"])
+        if state is not None:
+            state = np.asarray(state).astype(np.float32)
+            state = state.reshape(state.shape[-4:])  # it had a first axis of one text before
+        self._read = _Read(state, total, state_dict["count"])
         self._tokens = list(state_dict["tokens"])
         self._pending = state_dict["pending"]
 
@@ -139,7 +142,8 @@ class Stream:
         start = self._special_start(text)
         probed = text + _LETTER
         encoded = self._encode(probed)
-        words, begins = encoded.word_ids, {}
+        words = encoded.word_ids
+        begins: dict[int | None, int] = {}
         for word, (begin, _) in zip(words, encoded.offsets, strict=True):
             begins.setdefault(word, begin)
         # The last word holds the letter. All before it is finished, but for what may become a special token.
@@ -166,40 +170,13 @@ class Stream:
     def _tokenize(self, text: str) -> list[int]:
         return self._encode(text).ids
 
-    @torch.inference_mode()
     def _read_tokens(self, ids: Sequence[int]) -> None:
         self._tokens += ids
-        size = self._lam.config.block_size
+        size = self._reader.block_size
         while len(self._tokens) >= size:
             self._read = self._read_block(self._read, self._tokens[:size])
             del self._tokens[:size]
 
     def _read_block(self, read: _Read, tokens: list[int]) -> _Read:
-        ids = torch.tensor([tokens], device=self._lam.device)
-        output = self._lam.forward_block(ids, torch.ones_like(ids), read.state, first_block=read.count == 0)
-        total = output.last_hidden_state[0].float().sum(0).cpu().double()
-        return _Read(output.state, read.total + total, read.count + len(tokens))
-
-
-def lam_of(model: SentenceTransformer) -> Any:
-    """The `LamModel` within a `SentenceTransformer` whose vectors are means over tokens.
-
-    Raises:
-        TypeError: there is none.
-        ValueError: its tokens are pooled otherwise.
-    """
-    lam = getattr(model[0], "auto_model", None)
-    if not hasattr(lam, "forward_block"):
-        raise TypeError(
-            f"streams and passages need a LAM in torch, not {type(model[0]).__name__}: load it with lam_model.load()"
-        )
-    if not pools_the_mean(model):
-        raise ValueError("streams and passages are of models with mean pooling: this one pools its tokens otherwise")
-    return lam
-
-
-def pools_the_mean(model: SentenceTransformer) -> bool:
-    """Whether a text's vector is the mean over its tokens."""
-    # What it does, for its names have changed over releases: the mean of 1 and 2, without the masked 6.
-    tokens, mask = torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[1, 1, 0]])
-    return model[1]({"token_embeddings": tokens, "attention_mask": mask})["sentence_embedding"].tolist() == [[1.5]]
+        (sums,), (state,) = self._reader.read([[tokens]], [read.state], first=read.length == 0)
+        return _Read(state, read.total + sums[0], read.length + len(tokens))

@@ -1,71 +1,83 @@
-"""LAM on ONNX Runtime: numpy, tokenizers and onnxruntime are all it needs, neither torch nor transformers."""
+"""LAM on ONNX Runtime, without torch and transformers."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from ..folder.manifest import ONNX, check_files
+from .. import __version__
 from ..model.batching import CPU, alike
-from ..texts import clean
+from ..reading.passages import PASSAGE_TOKENS, Passages, encode_passages
+from ..reading.reader import State
+from ..reading.tokenizing import unlimited
+from ..texts import check, clean
+from . import onnx_source as source
+from .dims import check_dim, dims
+from .onnx_session import OnnxSession
 
-_LEFT_BEHIND: list[Any] = []  # sessions of a process that forked: their threads are not here, to end one would hang
-
-
-def graph_file(base_only: bool = False, int8: bool = False) -> str:
-    """Where in a model folder a graph lies."""
-    return f"{ONNX}model{'_base' * base_only}{'_int8' * int8}.onnx"
+DTYPES = ("float32", "int8")
 
 
 class OnnxEncoder:
     """Texts of any length to unit vectors, read block by block in constant memory.
 
     Args:
-        folder: a model folder with exported graphs (`lam export onnx`).
-        file: the graph, within the folder.
+        folder: a model folder; the packaged weights if None.
+        file: a graph within the folder, in place of the one that `dtype` and `base_only` name.
         threads: of one call, within operators; all cores if None. Any number of callers may share one encoder.
-        checked: compare the files with the folder's manifest; a graph that is still being written is not in it.
+        checked: compare the graph with the folder's manifest; one that is still being written is not in it.
+        dtype: "float32", or "int8", which is faster and not quite as exact.
+        base_only: without the DeltaNet layers.
+        dim: size of the vectors: their own (384), or 256, 128 or 64.
 
     Raises:
         FileNotFoundError: naming the file that is missing.
-        ValueError: naming the file that was altered or damaged.
-        ImportError: onnxruntime or tokenizers is not installed.
+        ValueError: naming the file that was altered or damaged, or the argument that is none of its choices.
     """
 
     def __init__(
-        self, folder: str | Path, file: str = graph_file(), threads: int | None = None, checked: bool = True
+        self,
+        folder: str | Path | None = None,
+        file: str | None = None,
+        threads: int | None = None,
+        checked: bool = True,
+        *,
+        dtype: str = "float32",
+        base_only: bool = False,
+        dim: int | None = None,
     ) -> None:
-        try:
-            import onnxruntime
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise ImportError(f"{error.name} is not installed: pip install 'lam-model[onnx]'") from error
-        from ..reading.tokenizing import unlimited
-
-        self._arguments = (folder, file, threads, checked)
-        folder = Path(folder)
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing: write the graphs with `lam export onnx {folder}`")
-        if checked:
-            check_files(folder, [file, "tokenizer.json", "config.json"])
-        self._options = options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # it warns of inputs that have defaults
-        options.enable_mem_pattern = False  # it keeps a plan for every shape that comes by
-        self._graph = folder / file
-        self._begin()
-        # What has to be given from the start on; the other `past_*` inputs have defaults and are not listed.
-        self._past = {i.name: i.shape[1:] for i in self._session.get_inputs() if i.name.startswith("past_")}
-        self._carried = [o.name for o in self._session.get_outputs() if o.name.startswith("present_")]
-        self._tokenizer = unlimited(Tokenizer.from_file(str(folder / "tokenizer.json")))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self._block, self._pad = config["block_size"], config["pad_token_id"]
-        self.dimension: int = config["hidden_size"]
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}: it must be one of {', '.join(DTYPES)}")
+        self._again = partial(type(self), folder, file, threads, checked, dtype=dtype, base_only=base_only, dim=dim)
+        if file is not None:
+            made = source.in_folder(Path(folder or "."), file, checked)
+        elif folder is not None:
+            made = source.of_folder(Path(folder), base_only, dtype == "int8")
+        else:
+            made = source.packaged(base_only, dtype == "int8")
+        self._session = OnnxSession(made.graph, made.tensors, threads)
+        if "past_count" not in self._session.inputs:
+            raise ValueError(
+                f"{made.graph} reads whole texts at once: give the graph of a block, such as onnx/step.onnx"
+            )
+        self._states = [name for name in self._session.inputs if name.startswith("past_state_")]
+        self._pad: int = made.config["pad_token_id"]
+        self.tokenizer = unlimited(Tokenizer.from_file(str(made.tokenizer)))
+        self.block_size: int = made.config["block_size"]
+        self.dimension: int = made.config["hidden_size"]
+        self.weights: str | None = made.made_of["deltanet_sha256"]
+        self.dims = dims(self.dimension)
+        if dim is not None:
+            check_dim("dim", dim, self.dims)
+        self.truncate_dim = dim
+        self.key = hashlib.sha256(json.dumps([__version__, dim, sorted(made.made_of.items())]).encode()).hexdigest()
 
     def encode(self, texts: str | Sequence[str], batch_tokens: int = CPU["most"]) -> np.ndarray:
         """Embed a text or texts.
@@ -75,7 +87,7 @@ class OnnxEncoder:
             batch_tokens: most tokens that are read together, pads counted; a block of one text at least.
 
         Returns:
-            Unit vectors, float32: (dimension,) for a string, (texts, dimension) for several.
+            Unit vectors, float32: (dim,) for a string, (texts, dim) for several.
 
         Raises:
             TypeError: something is not a string; the message says what, and at which index.
@@ -83,71 +95,103 @@ class OnnxEncoder:
         texts = clean(texts)
         if isinstance(texts, str):
             return self.encode([texts], batch_tokens)[0]
-        vectors = np.empty((len(texts), self.dimension), np.float32)
+        vectors = np.empty((len(texts), self.truncate_dim or self.dimension), np.float32)
         tokens = self.tokenize(texts)
         order = sorted(range(len(texts)), key=lambda i: -len(tokens[i]))
-        blocks = [min(len(tokens[i]), self._block) for i in order]
+        blocks = [min(len(tokens[i]), self.block_size) for i in order]
         for group in alike(blocks, **CPU | {"most": batch_tokens}):
             vectors[order[group]] = self.embed_tokens([tokens[i] for i in order[group]], batch_tokens)
         return vectors
 
+    @overload
+    def encode_passages(  # type: ignore[overload-overlap]  # a str is a sequence of them too
+        self, texts: str, size: int = ..., batch_size: int = ...
+    ) -> Passages: ...
+
+    @overload
+    def encode_passages(self, texts: Sequence[str], size: int = ..., batch_size: int = ...) -> list[Passages]: ...
+
+    def encode_passages(
+        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
+    ) -> Passages | list[Passages]:
+        """Embed texts and their passages in one pass; see `lam_model.reading.passages.encode_passages`."""
+        texts = check(texts)
+        several = [texts] if isinstance(texts, str) else texts
+        found = encode_passages(self, several, size, batch_size, dim=self.truncate_dim)
+        return found[0] if isinstance(texts, str) else found
+
     def tokenize(self, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
         """The token ids of each text, [CLS] and [SEP] among them; at most so many, if there is a limit."""
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         if limit is None:
             return tokens
         return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in tokens]
 
-    def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        """Unit vectors (texts, dimension) of tokens that are padded on the right, each (texts, length)."""
-        lengths = attention_mask.sum(1)
-        return self.embed_tokens([ids[:length] for ids, length in zip(input_ids, lengths, strict=True)])
-
     def embed_tokens(self, tokens: Sequence[Sequence[int]], batch_tokens: int = CPU["most"]) -> np.ndarray:
-        """Unit vectors (texts, dimension) of the token ids of texts, block by block; one that has ended is left out."""
-        vectors = np.zeros((len(tokens), self.dimension), np.float32)
-        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-        lengths = [len(tokens[i]) for i in order]
-        carried: dict[str, np.ndarray] = {}
-        for start in range(0, max(lengths, default=0), self._block):
-            left = [min(length - start, self._block) for length in lengths if length > start]
-            going_on = sum(length > start + self._block for length in lengths)
-            after = []
-            for group in alike(left, **CPU | {"most": batch_tokens}):
-                rows = order[group]
-                past = {name: values[group] for name, values in carried.items()} or self._nothing(len(rows))
-                kept = self._carried if group.start < going_on else []
-                block = self._padded([tokens[row][start : start + self._block] for row in rows])
-                vectors[rows], *present = self._running().run(["sentence_embedding", *kept], block | past)
-                after += [present] if kept else []
-            names = [name.replace("present", "past") for name in self._carried]
-            carried = {
-                name: np.concatenate(parts) for name, parts in zip(names, zip(*after, strict=True), strict=False)
-            }
-        return vectors
+        """Unit vectors (texts, dim) of the token ids of texts, read block by block."""
+        totals = np.zeros((len(tokens), self.dimension), np.float32)
+        states: list[State] = [None] * len(tokens)
+        size = self.block_size
+        for start in range(0, max(map(len, tokens), default=0), size):
+            left = {row: len(ids) - start for row, ids in enumerate(tokens) if len(ids) > start}
+            for last in (False, True):
+                rows = [row for row, length in left.items() if (length <= size) is last]
+                blocks = [[tokens[row][start : start + size]] for row in rows]
+                before = [states[row] for row in rows]
+                sums, after = self.read(blocks, before, first=start == 0, last=last, batch_tokens=batch_tokens)
+                for row, (total,), state in zip(rows, sums, after, strict=True):
+                    totals[row] += total
+                    states[row] = state
+        totals = totals[:, : self.truncate_dim]
+        return totals / np.linalg.norm(totals, axis=1, keepdims=True).clip(min=1e-12)
 
-    def _nothing(self, texts: int) -> dict[str, np.ndarray]:
-        return {name: np.zeros((texts, *shape), np.float32) for name, shape in self._past.items()}
+    def read(
+        self,
+        blocks: Sequence[Sequence[Sequence[int]]],
+        states: Sequence[State],
+        first: bool,
+        last: bool = False,
+        batch_tokens: int = CPU["most"],
+    ) -> tuple[list[np.ndarray], list[State]]:
+        """See `lam_model.reading.reader.Reader`; the parts of a block are read one after another.
+
+        Args:
+            last: whether the texts end here: nobody will ask for their states.
+            batch_tokens: as for `encode`.
+        """
+        sums = [np.empty((len(parts), self.dimension), np.float32) for parts in blocks]
+        states = list(states)
+        for number in range(max(map(len, blocks), default=0)):
+            rows = [row for row, parts in enumerate(blocks) if number < len(parts)]
+            rows.sort(key=lambda row: -len(blocks[row][number]))
+            for group in alike([len(blocks[row][number]) for row in rows], **CPU | {"most": batch_tokens}):
+                some = rows[group]
+                inputs = self._padded([blocks[row][number] for row in some])
+                if not (first and number == 0):
+                    inputs |= self._past([states[row] for row in some])
+                goes_on = not last or any(number + 1 < len(blocks[row]) for row in some)
+                carried = [name.replace("past", "present") for name in self._states if goes_on]
+                found, *after = self._session.run(["present_sum", *carried], inputs)
+                for i, row in enumerate(some):
+                    sums[row][number] = found[i]
+                    states[row] = np.stack([state[i] for state in after]) if after else None
+        return sums, states
+
+    def array(self, x: Any) -> np.ndarray:
+        """See `lam_model.reading.reader.Reader`."""
+        return np.asarray(x)
+
+    def _past(self, states: Sequence[State]) -> dict[str, np.ndarray]:
+        layers = zip(self._states, zip(*states, strict=True), strict=True) if self._states else ()
+        past = {name: np.stack(state) for name, state in layers}
+        return past | {"past_count": np.ones((len(states), 1), np.float32)}  # the text has begun before
 
     def _padded(self, rows: list[Sequence[int]]) -> dict[str, np.ndarray]:
         ids = np.full((len(rows), max(map(len, rows))), self._pad, np.int64)
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def _begin(self) -> None:
-        import onnxruntime
-
-        self._session = onnxruntime.InferenceSession(self._graph, self._options, providers=["CPUExecutionProvider"])
-        self._process = os.getpid()
-
-    def _running(self) -> Any:
-        """The session, in this process: a fork has none of its threads."""
-        if self._process != os.getpid():
-            _LEFT_BEHIND.append(self._session)
-            self._begin()
-        return self._session
+        return {"input_ids": ids, "attention_mask": mask} | self._session.zeros(len(rows))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return self._again, ()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers.models import Module
+
+try:
+    from sentence_transformers.base.modules import Module
+except ImportError:  # before sentence-transformers 6
+    from sentence_transformers.models import Module
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
-from ..folder.manifest import MANIFEST
 from .onnx_encoder import OnnxEncoder
 
 
@@ -21,17 +23,16 @@ class OnnxModule(Module):
     """Reads texts and gives unit vectors: the graph pools and normalises.
 
     Args:
-        folder, graph: as for `OnnxEncoder`.
+        folder, dtype, base_only: as for `OnnxEncoder`.
     """
 
-    def __init__(self, folder: Path, graph: str) -> None:
+    def __init__(self, folder: Path, dtype: str, base_only: bool) -> None:
         super().__init__()
-        self.encoder = OnnxEncoder(folder, graph)
+        self.encoder = OnnxEncoder(folder, dtype=dtype, base_only=base_only)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.max_seq_length: int | None = self.tokenizer.model_max_length
         # In place of weights: what tells this module's `state_dict` from another's.
-        digest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"][graph]
-        self.register_buffer("graph_sha256", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
+        self.register_buffer("key", torch.tensor(list(bytes.fromhex(self.encoder.key)), dtype=torch.uint8))
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, each (texts, longest); `kwargs` are other modules' and have no effect."""
@@ -44,8 +45,9 @@ class OnnxModule(Module):
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Adds `sentence_embedding`, (texts, dimension)."""
-        ids, mask = (features[name].cpu().numpy() for name in ("input_ids", "attention_mask"))
-        features["sentence_embedding"] = torch.from_numpy(self.encoder.embed(ids, mask))
+        ids, lengths = features["input_ids"].cpu().numpy(), features["attention_mask"].sum(1).tolist()
+        tokens = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
+        features["sentence_embedding"] = torch.from_numpy(self.encoder.embed_tokens(tokens))
         return features
 
     def get_embedding_dimension(self) -> int:

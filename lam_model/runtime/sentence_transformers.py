@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import threading
 import warnings
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, overload
 
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
 
+from .. import __version__
 from ..folder.manifest import NO_LIMIT
 from ..reading.passages import PASSAGE_TOKENS, Passages, encode_passages
-from ..reading.stream import pools_the_mean
+from ..reading.reader import reader_of
 from ..reading.tokenizing import plain_tokenizer
+from ..reading.torch_reader import pools_the_mean
 from ..texts import check, clean
+from .dims import check_dim
 
 _VECTOR = "sentence_embedding"
 _VECTORS_ONLY = ContextVar("_VECTORS_ONLY", default=False)  # whether nobody asks for the vectors of tokens
@@ -26,7 +32,7 @@ _COUNTING = threading.Lock()
 
 
 class Lam(SentenceTransformer):
-    """A `SentenceTransformer` that takes a text or a list of texts, and nothing that only looks like one.
+    """A `SentenceTransformer` that takes a text or a list of texts, and refuses tables and mappings.
 
     Its `manifest` says which weights it was built from; `truncated_texts` counts what a limit in `max_seq_length` has
     cut (there is none, unless it is set). Vectors of one of its smaller `dims` (`load(dim=...)`, or `truncate_dim`) are
@@ -37,7 +43,7 @@ class Lam(SentenceTransformer):
     dims: tuple[int, ...]
     on_truncate: str = "warn"
     truncated_texts: int = 0
-    _warned_of: int | None = None  # the limit
+    _warned_of: float | None = None  # the limit
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """As `SentenceTransformer.encode`.
@@ -55,7 +61,8 @@ class Lam(SentenceTransformer):
         name = "inputs" if "inputs" in kwargs else "sentences"
         names = (name, "prompt_name", "prompt", "batch_size", "show_progress_bar", "output_value")
         named = dict(zip(names, args, strict=False)) | kwargs
-        texts = clean(named.get(name))
+        given: Any = named.get(name)
+        texts = clean(given)
         prompt = named.get("prompt") or self.prompts.get(named.get("prompt_name") or self.default_prompt_name) or ""
         self._check_lengths([prompt + text for text in ([texts] if isinstance(texts, str) else texts)])
         vectors_only = _VECTORS_ONLY.set(named.get("output_value", _VECTOR) == _VECTOR)
@@ -68,7 +75,8 @@ class Lam(SentenceTransformer):
 
     def forward(self, input: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """As `SentenceTransformer.forward`; but within `encode`, memory does not grow with the length of the texts."""
-        lam, mask = getattr(self[0], "auto_model", None), input["attention_mask"]
+        lam: Any = getattr(self[0], "auto_model", None)
+        mask = input["attention_mask"]
         several_blocks = lam is not None and mask.shape[1] > lam.config.block_size
         if not (several_blocks and _VECTORS_ONLY.get() and "prompt_length" not in input and pools_the_mean(self)):
             return super().forward(input, **kwargs)
@@ -79,8 +87,13 @@ class Lam(SentenceTransformer):
         return features
 
     @property
+    def key(self) -> str:
+        """What tells this model's vectors from those of another; see `key_of`."""
+        return key_of(self)
+
+    @property
     def max_seq_length(self) -> int | float:
-        """Most tokens of a text, [CLS] and [SEP] counted; infinity, a number that losses can compare: no limit."""
+        """Most tokens of a text, [CLS] and [SEP] counted; infinity means that there is no limit."""
         limit = super().max_seq_length
         return math.inf if limit is None or limit >= NO_LIMIT else limit
 
@@ -90,7 +103,7 @@ class Lam(SentenceTransformer):
         self.settle_tokenizer()
 
     def settle_tokenizer(self) -> None:
-        """Give the tokenizer the settings that each `encode` gives it: threads that find them so leave them alone."""
+        """Give the tokenizer the settings that `encode` would set, so that calls in several threads change nothing."""
         self.tokenizer.set_truncation_and_padding(
             padding_strategy=PaddingStrategy.LONGEST,
             truncation_strategy=TruncationStrategy.LONGEST_FIRST,
@@ -99,6 +112,14 @@ class Lam(SentenceTransformer):
             pad_to_multiple_of=None,
             padding_side=None,
         )
+
+    @overload
+    def encode_passages(  # type: ignore[overload-overlap]  # a str is a sequence of them too
+        self, texts: str, size: int = ..., batch_size: int = ...
+    ) -> Passages: ...
+
+    @overload
+    def encode_passages(self, texts: Sequence[str], size: int = ..., batch_size: int = ...) -> list[Passages]: ...
 
     def encode_passages(
         self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
@@ -127,14 +148,15 @@ class Lam(SentenceTransformer):
         several = [texts] if isinstance(texts, str) else texts
         self._check_lengths(clean(several))
         self.eval()
-        found = encode_passages(self, several, size, batch_size)
+        found = encode_passages(reader_of(self), several, size, batch_size, self.max_seq_length, self.truncate_dim)
         return found[0] if isinstance(texts, str) else found
 
     def _check_lengths(self, texts: list[str]) -> None:
         limit = self.max_seq_length
         if limit == math.inf:
             return
-        tokenizer, lengths = plain_tokenizer(self.tokenizer), []
+        tokenizer = plain_tokenizer(self.tokenizer)
+        lengths: list[int] = []
         for start in range(0, len(texts), 1024):
             lengths += map(len, tokenizer.encode_batch(texts[start : start + 1024]))
         long = [i for i, length in enumerate(lengths) if length > limit]
@@ -160,11 +182,11 @@ class Lam(SentenceTransformer):
 Lam.__name__ = SentenceTransformer.__name__
 
 
-def check_dim(name: str, dim: int, dims: tuple[int, ...]) -> None:
-    """Refuse a size that vectors do not have.
-
-    Raises:
-        ValueError: naming the argument and the sizes.
-    """
-    if dim not in dims:
-        raise ValueError(f"{name} is {dim!r}: vectors have {', '.join(map(str, dims[:-1]))} or {dims[-1]} numbers")
+def key_of(model: SentenceTransformer) -> str:
+    """What tells a model's vectors from those of another: a sha256 over its weights and what else shapes them."""
+    base_only = any(getattr(module, "base_only", False) for module in model.modules())
+    digest = hashlib.sha256(json.dumps([__version__, model.max_seq_length, base_only, model.truncate_dim]).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

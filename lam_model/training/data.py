@@ -22,6 +22,7 @@ from ..files import kind, open_text, utf8
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from pandas import DataFrame
     from transformers import PreTrainedTokenizerBase
 
 HELD_OUT = 512  # one text of so many is never trained on: it measures
@@ -57,9 +58,10 @@ def read_guard(path: Path) -> frozenset[str]:
 
 
 def read_texts(sources: Iterable[str]) -> Dataset:
-    """All columns of strings of some datasets as rows of (text, column).
+    """All columns of strings of some datasets as rows of (text, column, genre).
 
-    A list of strings, such as the sections of a document, is one text.
+    A list of strings, such as the sections of a document, is one text. The genre is what a column of that name says of
+    a row, or None.
 
     Args:
         sources: paths of .parquet or .jsonl files, or dataset names on the Hub (their train split).
@@ -79,6 +81,8 @@ def read_texts(sources: Iterable[str]) -> Dataset:
             raise ValueError(f"{source} has no column of text: its columns are {', '.join(rows.column_names)}")
         for column in columns:
             part = rows.select_columns([column]).add_column("column", [column] * len(rows))
+            genre = rows["genre"][:] if "genre" in rows.column_names else [None] * len(rows)
+            part = part.add_column("genre", genre, feature=Value("string"))
             if not hasattr(rows.features[column], "dtype"):
                 part = part.map(
                     lambda row, name: {name: "\n".join(filter(None, row[name] or []))}, fn_kwargs={"name": column}
@@ -268,12 +272,21 @@ def held_out_texts(texts: Dataset, guard: frozenset[str], count: int, long_chars
     Args:
         long_chars: only texts of at least so many characters.
     """
-    frame = texts.to_pandas()
-    frame = frame.dropna(subset="text")
-    frame = frame[frame["text"].map(lambda t: bool(t.strip()) and is_held_out(t))]
+    frame = _held_out(texts, guard)
     if long_chars:
         frame = frame[frame["text"].str.len() >= long_chars]
-    frame = frame[~frame["text"].map(normalise).isin(guard)].drop_duplicates("text")
     # One of each column in turn, as long as there are any.
     turn = frame.groupby("column").cumcount()
     return frame.loc[turn.sort_values(kind="stable").index, "text"].tolist()[:count]
+
+
+def held_out_genres(texts: Dataset, guard: frozenset[str]) -> dict[str, list[str]]:
+    """The texts of each genre that are never trained on, by genre, in the files' order."""
+    frame = _held_out(texts, guard).dropna(subset="genre")
+    return {str(genre): rows["text"].tolist() for genre, rows in frame.groupby("genre")}
+
+
+def _held_out(texts: Dataset, guard: frozenset[str]) -> DataFrame:
+    frame = texts.to_pandas().dropna(subset="text")
+    frame = frame[frame["text"].map(lambda t: bool(t.strip()) and is_held_out(t))]
+    return frame[~frame["text"].map(normalise).isin(guard)].drop_duplicates("text")

@@ -23,12 +23,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..files import replacing
-from ..folder.base import convert, sha256
-from ..model.modeling_lam import LamModel
+from ..folder.base import sha256
+from ..model.modeling_lam import GatedDeltaNet, LamModel
+from ..progress import progress
 from . import data
 from .held_out import HeldOut
 from .plot import plot
 from .recipe import Recipe
+from .start import convert
 from .teacher import Targets, Teacher
 from .weights import read, save, train_only_deltanet, trained
 
@@ -52,8 +54,9 @@ def normalised_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def attention_loss(model: LamModel, targets: Targets, mask: Tensor) -> Tensor:
     """Stage 1: the sum over layers of the error of the attention output, each from the teacher's input."""
     losses = []
-    for layer, x, target in zip(model.layers, targets.hidden_states, targets.attention, strict=False):
-        output, _ = layer.delta_net(x, mask, None)
+    nets = [module for module in model.modules() if isinstance(module, GatedDeltaNet)]
+    for net, x, target in zip(nets, targets.hidden_states, targets.attention, strict=False):
+        output, _ = net(x, mask, None)
         losses.append(normalised_error(output, target, targets.mask))
     return torch.stack(losses).sum()
 
@@ -165,7 +168,7 @@ class Run:
         self.save()
 
     def _train_stage(self, total: int, peak: float) -> None:
-        bar = tqdm(total=total, initial=self.tokens, unit="tok", unit_scale=True, desc=f"stage {self.stage}")
+        bar = progress(total=total, initial=self.tokens, unit="tok", unit_scale=True, desc=f"stage {self.stage}")
         saved = time.monotonic()
         for ids, mask in self.batches:
             if self.tokens >= total:
@@ -181,9 +184,9 @@ class Run:
             self.seconds += time.monotonic() - begun
             bar.update(read)
             if self.step % LOG_STEPS == 0:
-                losses = {name: round(float(loss), 6) for name, loss in losses.items()}
-                self._record(lr=lr, **losses)
-                bar.set_postfix(losses)
+                rounded = {name: round(float(loss), 6) for name, loss in losses.items()}
+                self._record(lr=lr, **rounded)
+                bar.set_postfix(rounded)
             if due:
                 self._evaluate()
             if time.monotonic() - saved > CHECKPOINT_SECONDS:

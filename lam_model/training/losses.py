@@ -69,7 +69,7 @@ class Anchored(CachedLossMixin, nn.Module):
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> Tensor:
         features = list(sentence_features)
         self._base = [self._base_vectors(column) for column in features]
-        return self.forward_cached(features, labels)
+        return super().forward_cached(features, labels)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..files import replacing
+from ..progress import progress
 from .tasks import Retrieval
 
 # The very nearest documents of a query are the likeliest to be answers that nobody has judged (Qu et al.,
@@ -45,14 +45,14 @@ class Vectors:
         self.encode, self.key, self.folder = encode, key, folder
 
     def __call__(self, texts: list[str], what: str) -> np.ndarray:
-        """(texts, size), float32; `what` is said beside the progress bar."""
+        """(texts, size), float32; `what` is said beside the progress."""
         digest = hashlib.sha256("\0".join([self.key, *texts]).encode("utf-8", "surrogatepass")).hexdigest()
         path = self.folder / f"{digest[:32]}.npy"
         if path.is_file():
             return np.load(path)
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-        found = [self.encode([texts[i] for i in batch]) for batch in tqdm(batches, desc=what, unit="batch")]
+        found = [self.encode([texts[i] for i in batch]) for batch in progress(batches, desc=what, unit="batch")]
         vectors = np.concatenate(found).astype(np.float32)[np.argsort(order)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside, open(beside, "wb") as file:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..files import replacing
 
 if TYPE_CHECKING:
@@ -82,16 +84,17 @@ def plain_numbers(axis: Axis, ticks: Iterable[float] | None = None) -> None:
 
 def label_ends(axes: Axes) -> None:
     """Write each line's label at its right end, in its colour, in place of a legend."""
-    axes.figure.draw_without_rendering()  # so that the ends' places are known
-    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
-    ends = [(line, *line.get_xydata()[-1]) for line in lines]
-    pixels = axes.figure.dpi / 72
+    figure = axes.figure.canvas.figure  # the whole one
+    figure.draw_without_rendering()  # so that the ends' places are known
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    ends = [(line, *np.asarray(line.get_xydata())[-1]) for line in lines]
+    pixels = figure.dpi / 72
     heights: dict[float, float] = {}  # of the last label at each x
     for line, x, y in sorted(ends, key=lambda end: end[2]):
         place = axes.transData.transform((x, y))[1] / pixels
         height = heights[x] = max(place, heights.get(x, -float("inf")) + _LABEL_POINTS)
         axes.annotate(
-            line.get_label(),
+            str(line.get_label()),
             (x, y),
             xytext=(6, height - place),
             textcoords="offset points",

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..evaluation.long_sets import queries_of
 from ..files import kind, open_text
-from ..index.encode import Document, identifier
+from ..index.documents import Document, identifier
 from .data import NOT_TEXT, is_held_out, is_held_out_document, normalise
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _from_rows(name: str, rows: Iterator[Row], source: str) -> Task:
 
     def texts() -> Iterator[tuple[str, list[str], dict[str, Any]]]:
         for where, row in (first, *rows):
-            found = [row.get(column) for column in columns]
+            found: list[Any] = [row.get(column) for column in columns]
             if empty := [
                 c for c, text in zip(columns, found, strict=True) if not isinstance(text, str) or not text.strip()
             ]:

@@ -29,15 +29,16 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..files import replacing, write_json
 from ..folder.base import find_base, sha256
-from ..folder.manifest import PACKAGED_WEIGHTS, build
-from ..index.search import model_key
+from ..folder.build import PACKAGED_WEIGHTS, build
+from ..runtime.embed import embed
 from ..runtime.loading import load
+from ..runtime.sentence_transformers import key_of
 from .distill import autocast_dtype
 from .losses import Anchored, BaseVectors, contrastive, guided, near, scored, teacher_similarities, triplet
 from .negatives import Embedders, Vectors, mine
 from .plot import plot_tuning
 from .recipe import TuneRecipe
-from .tasks import Retrieval, Similarity, Texts, cut, guarded, read_task, sample
+from .tasks import Retrieval, Similarity, Task, Texts, cut, guarded, read_task, sample
 from .teacher import Teacher
 from .topics import TopicBatches, by_topic
 from .watch import Watch, few, split
@@ -93,7 +94,7 @@ def start(
     if weights or base:
         built = out / "start"
         if not built.exists():
-            build(built, Path(weights or PACKAGED_WEIGHTS), base and Path(base))
+            build(built, embed, Path(weights or PACKAGED_WEIGHTS), base and Path(base))
     model = load(built, device=device)
     base = Path(base) if base else find_base()
     bert = Teacher(base, model[0].auto_model.config.block_size).to(model.device)
@@ -110,9 +111,9 @@ def start(
         model,
         vectors,
         Embedders(
-            Vectors(_by(model), model_key(model), folder),
+            Vectors(_by(model), key_of(model), folder),
             Vectors(by_base, sha256(base / "model.safetensors"), folder),
-            Vectors(_by(stronger), model_key(stronger), folder) if stronger else None,
+            Vectors(_by(stronger), key_of(stronger), folder) if stronger else None,
         ),
     )
 
@@ -141,7 +142,8 @@ def prepare(
     if recipe.loss == "teacher" and not vectors.teacher:
         raise ValueError("--loss teacher needs a stronger model: give --teacher")
     data: dict[str, tuple[Dataset, float]] = {}
-    judged, left_out = [], {}
+    judged: list[Task] = []
+    left_out: dict[str, int] = {}
     beside = [few(cut(read_task(one, _WATCHED), tokenizer, recipe.max_tokens), recipe.seed) for one in watched]
     for source in sources:
         task, count = guarded(read_task(source.data), guard)
@@ -199,6 +201,7 @@ def training_rows(task: Retrieval, vectors: Embedders, recipe: TuneRecipe) -> Da
         name: [(task.corpus if i else task.queries)[row[i]] for row in rows] for i, name in enumerate(names)
     }
     if recipe.loss == "teacher":
+        assert vectors.teacher is not None  # `prepare` has seen to it
         columns["label"] = _cosines(columns, vectors.teacher, task.name).tolist()
     return Dataset.from_dict(columns)
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from tqdm import tqdm
 
+from ..progress import progress
 from .negatives import Vectors, nearest
 from .tasks import Retrieval, Similarity, Task, Texts
 
@@ -86,7 +86,7 @@ class Watch(BaseEvaluator):
     def __call__(self, model: SentenceTransformer, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The scores, with `score`, the mean of those that decide: 0 if any has fallen by more than `max_loss`."""
         scores, cosines = {}, []
-        for watched in tqdm(self._watched, desc="held out", unit="task", leave=False):
+        for watched in progress(self._watched, desc="held out", unit="task", leave=False):
             vectors = _encode(model, watched.texts)
             cosines.append((vectors * watched.base).sum(axis=1))
             if isinstance(watched.task, Texts):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lam_model.base import find_base
+from lam_model.folder.base import find_base
 from lam_model.training import distill
 from lam_model.training.data import read_guard, read_texts
 from lam_model.training.recipe import Recipe

@@ -9,13 +9,16 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import folders as folder
 import numpy as np
 import pytest
 from safetensors import SafetensorError
 
 import lam_model
 from lam_model import cli
-from lam_model.folder import manifest as folder
+from lam_model.commands import evaluation, folders, training
+from lam_model.commands.options import load_model
+from lam_model.folder.tensors import start
 
 
 class Fake:
@@ -23,12 +26,13 @@ class Fake:
 
     max_seq_length = 8
     truncate_dim = None
+    key = "fake"
 
     def encode(self, texts, batch_size=32, show_progress_bar=None):
         vectors = np.array([[text[:3].count(letter) for letter in "abc"] for text in texts], np.float32) + 1e-3
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    def encode_passages(self, texts, size, batch_size=32):
+    def encode_passages(self, texts, size=32, batch_size=32):
         """A passage is 40 characters."""
         found = []
         for text in texts:
@@ -45,16 +49,9 @@ class Fake:
 
 
 @pytest.fixture(autouse=True)
-def _no_graphs(monkeypatch):
-    """None of the packaged weights, whatever lies in the user's cache: `load` is asked for the model."""
-    cached = folder.cached
-
-    def without_graphs(*weights):
-        if not weights:
-            raise FileNotFoundError
-        return cached(*weights)
-
-    monkeypatch.setattr(folder, "cached", without_graphs)
+def _on_torch(monkeypatch):
+    """`load` is asked for the model; which runtime is chosen is tested with the options."""
+    monkeypatch.setattr("lam_model.commands.texts.load_encoder", lambda args, soon=False: load_model(args))
 
 
 @pytest.fixture
@@ -181,9 +178,9 @@ def test_ids_are_refused_with_their_line_over_files(loaded, corpus, tmp_path, ca
 
 def test_repeated_options_add_up(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_distill", lambda args: seen.append(args.data))
-    monkeypatch.setattr(cli, "_tune", lambda args: seen.append(args.data + args.watch))
-    monkeypatch.setattr(cli, "_compare", lambda args: seen.append(args.held_out + args.tasks))
+    monkeypatch.setattr(training, "_distill", lambda args: seen.append(args.data))
+    monkeypatch.setattr(training, "_tune", lambda args: seen.append(args.data + args.watch))
+    monkeypatch.setattr(evaluation, "_compare", lambda args: seen.append(args.held_out + args.tasks))
     assert cli.main(["train", "distill", "run", "--data", "a", "b", "--data", "c"]) == 0
     assert cli.main(["train", "tune", "run", "--data", "a", "--data", "b", "--watch", "c", "--watch", "d"]) == 0
     assert cli.main(["compare", "--held-out", "a", "--held-out", "b", "--tasks", "c", "--tasks", "d"]) == 0
@@ -224,7 +221,7 @@ def test_search_shows_the_best_passage_of_a_long_document(loaded, corpus, capsys
 
 
 def test_a_file_of_one_text_is_streamed(real_lam, tmp_path, capfdbinary, monkeypatch):
-    monkeypatch.setattr("lam_model.index.encode._PIECE_BYTES", 5)  # within words and characters
+    monkeypatch.setattr("lam_model.index.vectors._PIECE_BYTES", 5)  # within words and characters
     text = "\ufeffOne text\nin lines: na\u00efve caf\u00e9, \u6771\u4eac and the rest of it. "
     (tmp_path / "text").write_bytes(text.encode())
     expected = real_lam.encode(text.removeprefix("\ufeff"))
@@ -268,11 +265,13 @@ def command(*argv, shell="", **environment):
         "if 'fake' in sys.argv[1:]:\n"
         "    sys.argv.remove('fake')\n"
         "    import lam_model, test_cli\n"
-        "    lam_model.load = lambda *args, **kwargs: test_cli.Fake()\n"
+        "    from lam_model.commands import texts\n"
+        "    lam_model.load = texts.load_encoder = lambda *args, **kwargs: test_cli.Fake()\n"
         "from lam_model.cli import main; sys.exit(main())"
     )
-    line = shlex.join([sys.executable, "-c", code, str(Path(__file__).parents[1]), *map(str, argv)])
-    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), **environment}
+    line = shlex.join([sys.executable, "-c", code, str(Path(__file__).parent), *map(str, argv)])
+    here = Path(__file__)
+    settings = os.environ | {"PYTHONPATH": f"{here.parents[2]}{os.pathsep}{here.parents[1]}", **environment}
     return subprocess.run(f"{line} {shell}", shell=True, env=settings, capture_output=True, timeout=600)
 
 
@@ -359,9 +358,9 @@ def test_what_libraries_say_is_left_to_whoever_imports_them():
 def test_warnings_of_lam_are_shown_and_those_of_others_are_not(loaded, monkeypatch, capsys):
     def run(args):
         warnings.warn_explicit("a picture library is missing", UserWarning, "io/image.py", 1, "torchvision.io.image")
-        warnings.warn_explicit("texts are cut", UserWarning, "encode.py", 1, "lam_model.index.encode")
+        warnings.warn_explicit("texts are cut", UserWarning, "encode.py", 1, "lam_model.index.vectors")
 
-    monkeypatch.setattr(cli, "_verify", run)
+    monkeypatch.setattr(folders, "_verify", run)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         monkeypatch.setattr(sys, "warnoptions", [])
@@ -418,12 +417,13 @@ def test_interrupting_is_quiet(monkeypatch, capsys):
 
 def test_a_reader_who_leaves_is_no_error():
     code = (
-        "import sys; sys.path.append(sys.argv[1])\n"
+        "import sys; sys.path += sys.argv[1:]\n"
         "import lam_model, test_cli\n"
-        "lam_model.load = lambda *args, **kwargs: test_cli.Fake()\n"
+        "from lam_model.commands import texts\n"
+        "lam_model.load = texts.load_encoder = lambda *args, **kwargs: test_cli.Fake()\n"
         "from lam_model.cli import main; sys.exit(main(['encode', '--backend', 'torch', *'a' * 5000]))"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", code, *map(str, Path(__file__).parents[:2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
@@ -450,9 +450,11 @@ def test_a_model_is_built_into_an_empty_folder_that_stays(tiny_base, tmp_path, m
         (tmp_path / out).symlink_to(place)
     monkeypatch.chdir(place if out == "." else tmp_path)
     before = place.stat().st_ino if place.exists() else None
-    monkeypatch.setattr(folder, "find_base", lambda: tiny_base)
-    monkeypatch.setattr(folder, "load_trained", lambda *args: None)
-    monkeypatch.setattr(cli, "_lam_export", lambda: SimpleNamespace(export=lambda *args, **options: []))
+    monkeypatch.setattr("lam_model.folder.build.find_part", lambda: tiny_base)
+    monkeypatch.setattr("lam_model.folder.build.join", lambda base, weights: start(base))
+    monkeypatch.setattr(
+        "lam_model.commands.folders._lam_export", lambda: SimpleNamespace(export=lambda *args, **options: [])
+    )
     assert cli.main([*argv, out]) == 0
     assert folder.verify(place)
     assert before is None or place.stat().st_ino == before
@@ -465,11 +467,11 @@ def test_a_model_is_built_into_an_empty_folder_that_stays(tiny_base, tmp_path, m
     ("where", "error"),
     [
         (
-            "lam_model.model.modeling_lam.LamModel.save_pretrained",
+            "lam_model.folder.build.save_file",
             SafetensorError("I/O error: No space left on device"),
         ),
         (
-            "lam_model.folder.manifest.shutil.copy",
+            "lam_model.folder.build.shutil.copy",
             OSError(28, "No space left on device", "modeling_lam.py", None, "BESIDE"),
         ),
         ("lam_model.folder.manifest._vectors", ValueError("BESIDE gives vectors that are not finite")),

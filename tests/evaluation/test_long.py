@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import folders as folder
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,6 @@ import lam_model
 from lam_model.evaluation.compare import limited, load_base
 from lam_model.evaluation.long import _encoders, evaluate_long, long_table, score, without_carried_state
 from lam_model.evaluation.long_sets import RetrievalSet
-from lam_model.folder import manifest as folder
 
 pytest.importorskip("bm25s")
 

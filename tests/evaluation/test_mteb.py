@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from folders import PACKAGED_WEIGHTS, build
 
 from lam_model.folder.base import sha256
-from lam_model.folder.manifest import PACKAGED_WEIGHTS, build
 
 mteb = pytest.importorskip("mteb")
 
@@ -27,7 +27,7 @@ def test_the_revision_is_that_of_the_packaged_weights():
 
 
 def test_sizes_are_those_of_the_model(base):
-    from lam_model.folder.base import convert
+    from lam_model.training.start import convert
 
     model = convert(base)
     assert lam_models.lam.n_parameters == sum(p.numel() for p in model.parameters())

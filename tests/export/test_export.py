@@ -17,10 +17,10 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from folders import build, check
 
 from lam_model import OnnxEncoder, load
-from lam_model.folder.manifest import build, check, check_files
-from lam_model.index.search import model_key
+from lam_model.folder.manifest import check_files
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,11 +42,11 @@ def folder(exported):
     return exported[0]
 
 
-@pytest.fixture(scope="module", params=["model", "model_base"])
+@pytest.fixture(scope="module", params=["model", "model_base", "step", "step_base"])
 def variant(request, folder):
     """A graph's session, and the model that it was made from."""
     session = onnxruntime.InferenceSession(folder / "onnx" / f"{request.param}.onnx")
-    return session, load(folder, device="cpu", base_only=request.param == "model_base")
+    return session, load(folder, device="cpu", base_only="_base" in request.param)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,13 @@ def test_a_call_with_two_inputs_gives_torchs_hidden_states(variant, length):
 
 def test_graphs_are_compared_with_torch_on_200_texts_as_they_are_written(exported):
     folder, figures = exported
-    int8 = ["model_int8.onnx", "model_base_int8.onnx"]
-    assert {graph["file"] for graph in figures} == {"model.onnx", "model_base.onnx", "model_portable.onnx", *int8}
+    forms = ("", "_base", "_portable", "_quantized", "_base_quantized")
+    names = {f"{kind}{form}.onnx" for kind in ("model", "step") for form in forms}
+    assert {graph["file"] for graph in figures} == names
     for graph in figures:
         assert graph["texts"] == 200
         assert graph["bytes"] == (folder / "onnx" / graph["file"]).stat().st_size
-        if graph["file"] in int8:
+        if "_quantized" in graph["file"]:
             assert 0.99 < graph["cosine"] < 1 - 1e-6  # it is another graph
         else:
             assert graph["largest_difference"] < 1e-5
@@ -86,19 +87,26 @@ def test_graphs_are_compared_with_torch_on_200_texts_as_they_are_written(exporte
     assert {f"onnx/{graph['file']}" for graph in figures} <= set(check_files(folder)["sha256"])
 
 
-def test_a_graph_of_other_weights_is_refused(folder, tmp_path):
+@pytest.mark.parametrize("altered", ["model.onnx", "step.onnx"])
+def test_a_graph_of_other_weights_is_refused(folder, tmp_path, altered):
+    other, of_base = tmp_path / "other", altered.replace(".", "_base.")
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("*.onnx"))
+    shutil.copy(folder / "onnx" / of_base, other / "onnx" / altered)
+    with pytest.raises(ValueError, match=rf"{altered} was altered or damaged"):
+        lam_export.verify(other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["sha256"][f"onnx/{altered}"] = manifest["sha256"][f"onnx/{of_base}"]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=rf"{altered} differs from torch"):
+        lam_export.verify(other)
+
+
+def test_an_altered_graph_is_not_loaded(folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
-    shutil.copy(other / "onnx" / "model_base.onnx", other / "onnx" / "model.onnx")
-    with pytest.raises(ValueError, match=r"model\.onnx was altered or damaged"):
-        lam_export.verify(other)
-    with pytest.raises(ValueError, match=r"model\.onnx was altered or damaged"):
+    shutil.copy(other / "onnx" / "step_base.onnx", other / "onnx" / "step.onnx")
+    with pytest.raises(ValueError, match=r"step\.onnx was altered or damaged"):
         load(other, backend="onnx")
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest["sha256"]["onnx/model.onnx"] = manifest["sha256"]["onnx/model_base.onnx"]
-    (other / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"model\.onnx differs from torch"):
-        lam_export.verify(other)
 
 
 def test_a_graph_that_fails_is_not_left(folder, tmp_path, monkeypatch):
@@ -106,46 +114,50 @@ def test_a_graph_that_fails_is_not_left(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, other)
     shutil.rmtree(other / "onnx")
     monkeypatch.setattr("lam_export.check.TOLERANCE", -1)
-    with pytest.raises(ValueError, match=r"onnx/model_base\.onnx differs from torch"):
+    with pytest.raises(ValueError, match=r"onnx/step_base\.onnx differs from torch"):
         lam_export.export(other, ["base"])
     assert list((other / "onnx").iterdir()) == []
     monkeypatch.undo()
     monkeypatch.setattr("lam_export.check.INT8_COSINE", 1.01)
-    with pytest.raises(ValueError, match=r"onnx/model_base_int8\.onnx has a cosine of"):
+    with pytest.raises(ValueError, match=r"onnx/step_base_quantized\.onnx has a cosine of"):
         lam_export.export(other, ["base"], int8=True)
-    assert [path.name for path in (other / "onnx").iterdir()] == ["model_base.onnx"]
+    assert sorted(path.name for path in (other / "onnx").iterdir()) == ["model_base.onnx", "step_base.onnx"]
 
 
 def test_the_recurrence_is_one_operator_a_layer_and_direction(folder):
     import onnx
 
-    graph = onnx.load(folder / "onnx" / "model.onnx").graph
+    graph = onnx.load(folder / "onnx" / "step.onnx").graph
     operators = [node.op_type for node in graph.node]
     assert operators.count("LinearAttention") == 2 * 3
     assert not {"Loop", "Scan"} & set(operators)
-    base_only = onnx.load(folder / "onnx" / "model_base.onnx").graph
+    base_only = onnx.load(folder / "onnx" / "step_base.onnx").graph
     assert "LinearAttention" not in [node.op_type for node in base_only.node]
 
 
-def test_the_portable_graph_has_standard_operators_only(folder):
+@pytest.mark.parametrize("kind", ["model", "step"])
+def test_the_portable_graphs_have_standard_operators_only(folder, kind):
     import onnx
 
-    model = onnx.load(folder / "onnx" / "model_portable.onnx")
+    model = onnx.load(folder / "onnx" / f"{kind}_portable.onnx")
     assert [opset.domain for opset in model.opset_import] == [""]
-    assert {node.domain for node in model.graph.node} == {""}
+    loops = [node for node in model.graph.node if node.op_type == "Loop"]
+    nodes = loops[0].attribute[0].g.node if loops else model.graph.node
+    assert bool(loops) == (kind == "model")
+    assert {node.domain for node in nodes} == {""}
     assert not model.functions
-    assert [node.op_type for node in model.graph.node].count("Scan") == 2 * 3
+    assert [node.op_type for node in nodes].count("Scan") == 2 * 3
 
 
 def test_int8_graphs_are_smaller(folder):
-    for name in ("model", "model_base"):
-        sizes = [(folder / "onnx" / f"{name}{suffix}.onnx").stat().st_size for suffix in ("", "_int8")]
+    for name in ("model", "model_base", "step", "step_base"):
+        sizes = [(folder / "onnx" / f"{name}{suffix}.onnx").stat().st_size for suffix in ("", "_quantized")]
         assert sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize(
     ("file", "base_only"),
-    [("onnx/model.onnx", False), ("onnx/model_base.onnx", True), ("onnx/model_portable.onnx", False)],
+    [("onnx/step.onnx", False), ("onnx/step_base.onnx", True), ("onnx/step_portable.onnx", False)],
 )
 def test_texts_of_any_length_have_torchs_vectors(folder, texts, file, base_only):
     expected = load(folder, device="cpu", base_only=base_only).encode(texts)
@@ -169,26 +181,7 @@ def test_load_gives_a_sentence_transformer_on_onnx_runtime(folder, texts, base_o
 def test_int8_is_a_dtype_of_onnx_runtime(folder, texts):
     int8, exact = load(folder, backend="onnx", dtype="int8"), load(folder, backend="onnx")
     assert 1e-5 < np.abs(int8.encode(texts) - exact.encode(texts)).max() < 0.1
-    assert model_key(int8) != model_key(exact)
-
-
-def test_graphs_of_the_packaged_weights_are_exported_once_and_again_if_damaged(folder, tmp_path, monkeypatch):
-    path = tmp_path / "lam"
-    shutil.copytree(folder, path, ignore=shutil.ignore_patterns("onnx"))
-    monkeypatch.setattr("lam_model.folder.manifest.cached", lambda _: (path, check(path)))
-    exports = []
-
-    def export(*args, **kwargs):
-        exports.append(lam_export.folder.export(*args, **kwargs))
-
-    monkeypatch.setattr("lam_export.export", export)
-    graph = path / "onnx" / "model_base.onnx"
-    first = load(backend="onnx", base_only=True).encode("ba de")
-    load(backend="onnx", base_only=True)
-    assert len(exports) == 1
-    graph.write_bytes(b"damaged")
-    np.testing.assert_array_equal(load(backend="onnx", base_only=True).encode("ba de"), first)
-    assert len(exports) == 2
+    assert int8.key != exact.key
 
 
 def test_load_on_onnx_runtime_cuts_where_torch_does(folder, texts):
@@ -216,7 +209,7 @@ def test_what_onnx_runtime_cannot_do_is_said(folder, wrong, message):
 def test_load_without_a_graph_says_how_to_get_one(tmp_path, folder):
     other = tmp_path / "other"
     shutil.copytree(folder, other, ignore=shutil.ignore_patterns("onnx"))
-    with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing: write the graphs"):
+    with pytest.raises(FileNotFoundError, match=r"step\.onnx is missing.*write graphs with `lam export onnx"):
         load(other, backend="onnx")
 
 
@@ -253,8 +246,13 @@ numpy.save(sys.argv[2], lam_model.OnnxEncoder(sys.argv[1]).encode(["ba de fi"]))
 
 
 def test_a_missing_graph_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model\.onnx is missing: write the graphs"):
-        OnnxEncoder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"other\.onnx is missing: write the graphs"):
+        OnnxEncoder(tmp_path, "onnx/other.onnx")
+
+
+def test_a_graph_of_whole_texts_is_refused(folder):
+    with pytest.raises(ValueError, match=r"model\.onnx reads whole texts at once: give the graph of a block"):
+        OnnxEncoder(folder, "onnx/model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -340,12 +338,11 @@ def test_a_text_that_has_ended_is_left_out_of_the_batch(folder):
     texts = ["ba " * length for length in lengths]
     numbers, run = [], encoder._session.run
 
-    class Session:
-        def run(self, outputs, inputs):
-            numbers.append(inputs["input_ids"].size)
-            return run(outputs, inputs)
+    def counted(outputs, inputs):
+        numbers.append(inputs["input_ids"].size)
+        return run(outputs, inputs)
 
-    encoder._session = Session()
+    encoder._session.run = counted
     together = encoder.embed_tokens(encoder.tokenize(texts))
     real = sum(map(len, encoder.tokenize(texts)))
     assert sum(numbers) <= 1.15 * real + 64 * len(numbers)
@@ -370,6 +367,6 @@ def test_export_shows_its_progress_and_nothing_else(tmp_path, tiny_base, tiny_we
                 shown += piece
     assert run.returncode == 0
     assert b"tracing the base variant" in shown
-    assert b"3/3" in shown
+    assert b"5/5" in shown
     assert all(b"step" in line for line in shown.splitlines() if line.strip())
     assert subprocess.run([*command, "verify", folder], capture_output=True).stderr == b""

@@ -1,4 +1,4 @@
-"""The frozen base: found, checked, and taken over weight by weight."""
+"""The frozen base and its part of LAM: found and checked."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import sys
 
 import huggingface_hub
 import pytest
-import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoModel, BertConfig, DistilBertConfig, RobertaConfig, T5Config
 
 from lam_model.folder import base as module
-from lam_model.folder.base import HUB_REVISION, convert, find_base, sha256
-from lam_model.model.configuration_lam import LamConfig
-
-FROZEN_OF_A_LAYER = {
-    "delta_net_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "norm": "output.LayerNorm",
-}
+from lam_model.folder.base import HUB_REVISION, base_sha256, find_base, find_part, sha256
 
 
 @pytest.fixture
@@ -99,65 +89,19 @@ def test_hub_is_asked_for_the_pinned_revision_and_its_weights_are_checked(monkey
     assert asked["local_files_only"] is True
 
 
-@pytest.mark.parametrize("which", ["tiny_base", "base"])
-def test_conversion_keeps_the_frozen_weights_and_starts_from_the_attention(which, request):
-    folder = request.getfixturevalue(which)
-    bert = AutoModel.from_pretrained(folder).state_dict()
-    model = convert(folder)
-    lam, size, heads = model.state_dict(), model.config.hidden_size, model.config.num_attention_heads
-    wanted = {k: v for k, v in bert.items() if k.startswith("embeddings.") and k != "embeddings.position_ids"}
-    for i in range(model.config.num_hidden_layers):
-        for ours, theirs in FROZEN_OF_A_LAYER.items():
-            for kind in ("weight", "bias"):
-                wanted[f"layers.{i}.{ours}.{kind}"] = bert[f"encoder.layer.{i}.{theirs}.{kind}"]
-    assert lam.keys() - wanted.keys() == {name for name in lam if ".delta_net." in name}
-    for name, weight in wanted.items():
-        assert torch.equal(lam[name], weight), name
-    for i in range(model.config.num_hidden_layers):
-        ours, theirs = f"layers.{i}.delta_net.", f"encoder.layer.{i}.attention."
-        for kind in ("weight", "bias"):
-            projection = lam[f"{ours}in_proj.{kind}"]
-            for j, name in enumerate(("query", "key", "value")):
-                assert torch.equal(projection[j * size : (j + 1) * size], bert[f"{theirs}self.{name}.{kind}"])
-            assert torch.equal(lam[f"{ours}out_proj.{kind}"], bert[f"{theirs}output.dense.{kind}"])
-        gates = lam[f"{ours}in_proj.bias"][3 * size :]
-        assert gates.tolist() == [0.0] * (2 * heads) + [4.0] * (2 * heads)
-        assert not lam[f"{ours}in_proj.weight"][3 * size :].any()
-        assert (lam[f"{ours}scale"] == 1).all()
+def test_the_part_of_lam_is_the_official_one():
+    assert sha256(find_part() / "model.safetensors") == module.PART_SHA256
+    assert base_sha256(find_part()) == module.WEIGHTS_SHA256
 
 
-def test_sizes_are_read_from_the_base(tiny_base):
-    model = convert(tiny_base)
-    config = model.config
-    assert config.model_type == "lam"
-    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (48, 3, 4)
-    assert (config.intermediate_size, config.block_size, config.type_vocab_size) == (80, 64, 3)
-    assert config.layer_norm_eps == 1e-6
-    assert not model.training
-    assert model.embeddings.position_embeddings.weight.shape == (64, 48)
-    assert model.layers[0].up.weight.shape == (80, 48)
-    assert model.layers[0].norm.eps == model.embeddings.LayerNorm.eps == 1e-6
+def test_a_damaged_part_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"is not the official .* install the package lam-model again"):
+        find_part()
 
 
-def test_default_sizes_are_those_of_minilm(base):
-    defaults = LamConfig().to_dict()
-    assert defaults == LamConfig.from_base(BertConfig.from_pretrained(base)).to_dict()
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        (RobertaConfig(), "roberta"),
-        (DistilBertConfig(), "distilbert"),
-        (T5Config(), "t5"),
-        (BertConfig(position_embedding_type="relative_key"), "relative_key"),
-        (BertConfig(is_decoder=True), "bert"),
-    ],
-    ids=lambda x: x if isinstance(x, str) else "",
-)
-def test_base_that_is_no_bert_encoder_is_refused(config, named, tmp_path):
-    with pytest.raises(ValueError, match=f"must be a BERT encoder.*{named}"):
-        LamConfig.from_base(config)
-    config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="must be a BERT encoder"):
-        convert(tmp_path)
+def test_without_the_part_the_whole_base_is_taken(tmp_path, monkeypatch, base):
+    monkeypatch.setattr(module, "PART", tmp_path)
+    assert find_part() == base
+    assert base_sha256(base) == module.WEIGHTS_SHA256

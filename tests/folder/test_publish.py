@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import folders as folder
 import huggingface_hub
 import pytest
 import torch
@@ -17,9 +18,10 @@ from safetensors.torch import save_file
 
 import lam_model
 from lam_model import cli
-from lam_model.folder import manifest as folder
-from lam_model.folder.base import convert, sha256
+from lam_model.folder.base import sha256
 from lam_model.folder.publish import publish
+from lam_model.runtime.embed import embed
+from lam_model.training.start import convert
 
 # Arguments: whether the package is imported, whether there is a network, the folders and revisions, a graph.
 READ = """
@@ -61,8 +63,8 @@ if package:
     check(lam_model.load("org/lam", device="cpu"), main)
     check(lam_model.load("org/lam", revision=branch, device="cpu"), other)
     check(lam_model.load("org/lam", revision=commit, device="cpu"), main)
-    from lam_model.runtime.loading import _find
-    assert open(_find("org/lam", None, graph) / graph, "rb").read() == b"graph"
+    from lam_model.folder.hub import find
+    assert open(find("org/lam", None, ["onnx/none.onnx", graph]) / graph, "rb").read() == b"graph"
 assert not connections, connections
 print("all loaded")
 """
@@ -126,7 +128,7 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture
 def hashed_only(monkeypatch):
     """For tests of what comes after the verification: the golden vectors are left out of it."""
-    monkeypatch.setattr("lam_model.folder.publish.verify", folder.check)
+    monkeypatch.setattr("lam_model.folder.publish.verify", lambda path, embed: folder.check(path))
 
 
 def fails(capsys, *argv):
@@ -155,7 +157,7 @@ def test_a_published_model_loads_from_the_hub_and_then_offline_from_the_cache(hu
     output = run(hub, tmp_path / "publisher", *command, HF_TOKEN=hub.token)
     commit = hub.repos["org/lam"].branches["main"]
     assert output.endswith(f"{hub.url}/org/lam/commit/{commit}\n")
-    publish("org/lam", other, revision="feature/other")
+    publish("org/lam", other, embed, revision="feature/other")
     (graph,) = (name for name in files(ready) if name.startswith(folder.ONNX))
     for package in ("package", "no package"):
         home = tmp_path / package
@@ -168,7 +170,7 @@ def test_a_published_model_loads_from_the_hub_and_then_offline_from_the_cache(hu
 
 
 def test_a_folder_becomes_one_commit_of_all_its_files(hub, ready):
-    url = publish("org/lam", ready)
+    url = publish("org/lam", ready, embed)
     repo = hub.repos["org/lam"]
     assert url.endswith(repo.branches["main"])
     assert hub.calls["commit"] == 1
@@ -213,11 +215,11 @@ def test_nothing_private_goes_into_a_public_model(hub, ready, capsys):
 
 @pytest.mark.usefixtures("hashed_only")
 def test_a_revision_leaves_main_as_it_is_and_is_committed_to_again(hub, ready, other):
-    publish("org/lam", ready)
+    publish("org/lam", ready, embed)
     repo = hub.repos["org/lam"]
     main = repo.branches["main"]
     for path in (other, ready):
-        publish("org/lam", path, revision="v1")
+        publish("org/lam", path, embed, revision="v1")
         assert repo.branches["main"] == main
         assert repo.commits[repo.branches["v1"]] == {".gitattributes": b"", **files(path)}
 
@@ -226,7 +228,7 @@ def test_a_revision_leaves_main_as_it_is_and_is_committed_to_again(hub, ready, o
 def test_onnx_files_of_other_weights_go_and_what_else_is_there_stays(hub, ready, other):
     hub.repos["org/lam"] = Repo(private=False)
     hub.repos["org/lam"].commit("main", {"figure.png": b"figure", **files(ready)})
-    publish("org/lam", other)
+    publish("org/lam", other, embed)
     repo = hub.repos["org/lam"]
     assert repo.commits[repo.branches["main"]] == {"figure.png": b"figure", **files(other)}
 
@@ -238,7 +240,7 @@ def test_what_git_and_the_hub_put_into_a_folder_is_no_stray(hub, copy):
     for name in (".git/config", ".git/objects/aa", ".cache/huggingface/download/config.json.metadata"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes(b"x")
-    publish("org/lam", copy)
+    publish("org/lam", copy, embed)
     repo = hub.repos["org/lam"]
     assert repo.commits[repo.branches["main"]] == expected
 
@@ -311,7 +313,7 @@ def test_a_token_that_the_hub_does_not_know_is_refused(hub, ready, capsys, monke
 def test_a_refused_upload_and_a_dropped_connection_leave_the_hub_as_it_was(
     hub, ready, other, capsys, call, fault, message
 ):
-    publish("org/lam", ready)
+    publish("org/lam", ready, embed)
     branches = dict(hub.repos["org/lam"].branches)
     hub.faults[call] = fault
     for argv in (["org/lam"], ["org/lam", "--revision", "v1"], ["org/new"]):
@@ -334,7 +336,7 @@ def test_a_model_that_cannot_be_made_is_an_error_in_a_sentence(hub, ready, capsy
 
 @pytest.mark.usefixtures("hashed_only")
 def test_a_branch_that_could_not_be_removed_again_is_named(hub, ready, other, capsys):
-    publish("org/lam", ready)
+    publish("org/lam", ready, embed)
     hub.faults |= {"commit": "drop", "remove_branch": "drop"}
     error = fails(capsys, "org/lam", "--folder", other, "--revision", "v1")
     assert "the new branch v1 still holds what main holds" in error
@@ -349,5 +351,5 @@ def test_a_hub_that_is_not_there_is_an_error_in_a_sentence(hub, ready, capsys, m
 def test_a_connection_that_breaks_while_loading_is_an_error_in_a_sentence(hub):
     hub.repos["org/lam"] = Repo(private=False)
     hub.faults["info"] = "drop"
-    with pytest.raises(FileNotFoundError, match="org/lam is neither a folder nor to be had from the Hub"):
+    with pytest.raises(FileNotFoundError, match="org/lam is no folder, and cannot be fetched from the Hub"):
         lam_model.load("org/lam")

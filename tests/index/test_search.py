@@ -4,11 +4,10 @@ import os
 
 import numpy as np
 import pytest
-import torch
 
 from lam_model import Passages
 from lam_model.index import search as module
-from lam_model.index.search import Hit, Passage, embed_corpus, model_key, read_corpus, search
+from lam_model.index.search import Hit, Passage, embed_corpus, read_corpus, search
 
 WORDS = ["sea", "fish", "rock", "star"]
 
@@ -209,23 +208,3 @@ def test_a_folder_that_cannot_be_written_is_only_a_warning(corpus, monkeypatch, 
     assert len(documents) == len(index.vectors) == 4
     assert "No space left" in caplog.text
     assert os.listdir(corpus.parent) == ["corpus.jsonl"]
-
-
-def test_the_key_of_a_model_changes_with_whatever_changes_its_vectors():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
-    model.max_seq_length, model.truncate_dim = 8, None
-    keys = [model_key(model), model_key(model)]
-    assert keys[0] == keys[1]
-    model.max_seq_length = 9
-    keys.append(model_key(model))
-    model.truncate_dim = 2
-    keys.append(model_key(model))
-    model[0].base_only = True
-    keys.append(model_key(model))
-    model.bfloat16()
-    keys.append(model_key(model))
-    with torch.no_grad():
-        model[0].bias[0] += 1
-    keys.append(model_key(model))
-    assert len(set(keys)) == 6

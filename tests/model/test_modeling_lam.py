@@ -16,8 +16,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
+from lam_model.folder.tensors import read_config
 from lam_model.model.configuration_lam import LamConfig
 from lam_model.model.delta_rule import delta_rule
 from lam_model.model.modeling_lam import FADE, LamModel
@@ -294,7 +295,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(tiny_lam, tmp_path, name, f
 
 def test_weights_of_the_base_are_refused(tiny_base):
     with pytest.raises(ValueError, match="do not fit"):
-        LamModel.from_pretrained(tiny_base, config=LamConfig.from_base(AutoConfig.from_pretrained(tiny_base)))
+        LamModel.from_pretrained(tiny_base, config=LamConfig(**read_config(tiny_base)))
 
 
 MIXTURES = {

@@ -17,13 +17,14 @@ from types import ModuleType
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from folders import build
 from huggingface_hub import constants
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
-from lam_model.folder.base import convert, find_base
-from lam_model.folder.manifest import build
+from lam_model.folder.base import find_base
+from lam_model.training.start import convert
 
 TINY = "sentence-transformers-testing/stsb-bert-tiny-safetensors"
 NAMES = (TINY, "distilbert-base-uncased")

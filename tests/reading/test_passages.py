@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import folders as folder
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,8 @@ from conftest import BLOCK
 from sentence_transformers import SentenceTransformer
 
 import lam_model
-from lam_model.folder import manifest as folder
 from lam_model.model import delta_rule
-from lam_model.reading.passages import encode_passages
+from lam_model.reading.reader import reader_of
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +154,8 @@ def test_what_cannot_be_embedded_is_refused(tiny, base):
     for size in (0, BLOCK - 1):
         with pytest.raises(ValueError, match=f"size is {size}: a passage has from 1 to {BLOCK - 2} tokens"):
             tiny.encode_passages("a", size=size)
-    with pytest.raises(TypeError, match="need a LAM in torch, not Transformer"):
-        encode_passages(SentenceTransformer(str(base), device="cpu"), ["a"])
+    with pytest.raises(TypeError, match="need a LAM, not Transformer"):
+        reader_of(SentenceTransformer(str(base), device="cpu"))
 
 
 def test_bfloat16_is_close(tiny_base, tiny_weights, tmp_path, sentences):

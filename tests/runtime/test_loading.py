@@ -14,6 +14,7 @@ import warnings
 from collections import UserDict
 from concurrent.futures import ThreadPoolExecutor
 
+import folders as folder
 import numpy as np
 import pandas
 import pyarrow
@@ -25,7 +26,6 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 import lam_model
-from lam_model.folder import manifest as folder
 
 
 @pytest.fixture(scope="module")
@@ -400,8 +400,8 @@ import os, signal, sys
 import lam_model
 def plain():
     from sentence_transformers import SentenceTransformer
-    return SentenceTransformer(str(lam_model.folder.manifest.cached()[0]))
-import lam_model.folder.manifest
+    return SentenceTransformer(str(lam_model.runtime.cache.cached()[0]))
+import lam_model.runtime.cache
 model = {load}
 if (child := os.fork()) == 0:
     signal.alarm(60)

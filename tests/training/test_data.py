@@ -15,7 +15,16 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from lam_model.training import data
-from lam_model.training.data import Batches, Position, held_out_texts, normalise, read_guard, read_texts
+from lam_model.training import data as data_module
+from lam_model.training.data import (
+    Batches,
+    Position,
+    held_out_genres,
+    held_out_texts,
+    normalise,
+    read_guard,
+    read_texts,
+)
 
 
 @pytest.fixture(scope="module")
@@ -380,3 +389,15 @@ def test_a_list_of_texts_is_one_text(tmp_path):
     found = read_texts([str(path)])
     assert found["text"][:] == ["a", "b", "one\ntwo", ""]
     assert found["column"][:] == ["title", "title", "sections", "sections"]
+
+
+def test_held_out_texts_are_known_by_their_genre(tmp_path):
+    texts = [f"text number {i}" for i in range(4000)]
+    rows = {"text": texts, "genre": ["tales", "talks"] * 2000}
+    data = read_texts([write(rows, tmp_path / "genres.jsonl"), write({"text": texts}, tmp_path / "plain.jsonl")])
+    assert set(data["genre"]) == {"tales", "talks", None}
+    guarded = next(text for text in texts[::2] if data_module.is_held_out(text))
+    found = held_out_genres(data, frozenset([normalise(guarded)]))
+    assert sorted(found) == ["tales", "talks"]
+    assert found["talks"] == [text for text in texts[1::2] if data_module.is_held_out(text)]
+    assert found["tales"] == [text for text in texts[::2] if data_module.is_held_out(text) and text != guarded]

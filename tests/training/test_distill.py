@@ -13,11 +13,12 @@ from conftest import BLOCK
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from lam_model.folder.base import convert, sha256
+from lam_model.folder.base import sha256
 from lam_model.training import data, distill
 from lam_model.training.data import normalise
 from lam_model.training.distill import Run, learning_rate, normalised_error
 from lam_model.training.recipe import Recipe
+from lam_model.training.start import convert
 from lam_model.training.weights import trained
 
 RECIPE = Recipe(

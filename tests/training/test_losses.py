@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from folders import build
 from sentence_transformers.sentence_transformer import losses
 from torch.nn import functional as F
 
 import lam_model
-from lam_model.folder.manifest import build
 from lam_model.training.losses import (
     Anchored,
     BaseVectors,

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lam_model import cli
-from lam_model.folder.base import convert
+from lam_model.training.start import convert
 from lam_model.training.weights import average, save, train_only_deltanet, trained
 
 

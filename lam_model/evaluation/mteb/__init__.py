@@ -1,8 +1,7 @@
 """LAM among mteb's models.
 
 `lam_models.py` is what mteb's own folder of model implementations would hold. As long as it does not, `register`
-adds the same to mteb's table when mteb is imported: after `import lam_model`, and in the commands `lam mteb` and
-`mteb`, which `startup.pth` reaches.
+adds the same to mteb's table when mteb is imported, which `lam_model.startup` sees to.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ def register(registry: dict[str, Any]) -> None:
 
     With a folder in the environment variable LAM_MODEL_PATH, results are filed under that folder's weights.
     """
-    from ...mteb import lam_models
+    from . import lam_models
 
     for name, key in KEYS.items():
         meta = getattr(lam_models, name)

@@ -10,8 +10,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lam_model.index import encode
-from lam_model.index.encode import Document, input_files, read, read_stdin, write_vectors
+from lam_model.index import vectors as module
+from lam_model.index.documents import Document, input_files, read, read_stdin
+from lam_model.index.vectors import encode_chunks, encode_passages, write_chunks
+from lam_model.reading.passages import Passages
+
+
+def write_vectors(model, documents, output):
+    return write_chunks(encode_chunks(model.encode, documents), output)
 
 
 class Counting:
@@ -108,12 +114,12 @@ def test_missing_pyarrow_is_said_with_the_way_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'lam-model\[parquet\]'"):
         read(file(tmp_path, "a.parquet", ""))
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'lam-model\[parquet\]'"):
-        encode.check_output(tmp_path / "b.parquet")
+        module.check_output(tmp_path / "b.parquet")
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 25])
 def test_npy_has_a_row_a_text_however_many_chunks(tmp_path, monkeypatch, count):
-    monkeypatch.setattr(encode, "_CHUNK_TEXTS", 4)
+    monkeypatch.setattr(module, "_CHUNK_TEXTS", 4)
     texts = [f"text {i}" for i in range(count)]
     model = Counting()
     assert write_vectors(model, map(Document, texts), tmp_path / "v.npy") == count
@@ -124,14 +130,14 @@ def test_npy_has_a_row_a_text_however_many_chunks(tmp_path, monkeypatch, count):
 
 
 def test_long_texts_make_small_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_CHUNK_CHARS", 100)
+    monkeypatch.setattr(module, "_CHUNK_CHARS", 100)
     model = Counting()
     write_vectors(model, (Document("x" * 60) for _ in range(5)), tmp_path / "v.npy")
     assert model.batches == [2, 2, 1]
 
 
 def test_texts_are_read_as_they_are_encoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_CHUNK_TEXTS", 2)
+    monkeypatch.setattr(module, "_CHUNK_TEXTS", 2)
     model = Counting()
 
     def documents():
@@ -143,7 +149,7 @@ def test_texts_are_read_as_they_are_encoded(tmp_path, monkeypatch):
 
 
 def test_jsonl_and_parquet_have_ids(tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "_CHUNK_TEXTS", 2)
+    monkeypatch.setattr(module, "_CHUNK_TEXTS", 2)
     documents = [Document("x", id="a"), Document("y"), Document("z", "T")]
     expected = [vector("x"), vector("y"), vector("T z")]
     write_vectors(Counting(), documents, tmp_path / "v.jsonl")
@@ -193,7 +199,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
         next(chunks)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setitem(encode._WRITERS, ".npy", full)
+    monkeypatch.setitem(module._WRITERS, ".npy", full)
     with pytest.raises(OSError, match="No space left"):
         write_vectors(Counting(), [Document("x")], tmp_path / "v.npy")
     assert os.listdir(tmp_path) == ["v.npy"]
@@ -204,7 +210,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 def test_a_bad_line_late_in_the_input_leaves_nothing(tmp_path, monkeypatch, suffix):
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setattr(encode, "_CHUNK_TEXTS", 2)
+    monkeypatch.setattr(module, "_CHUNK_TEXTS", 2)
     path = file(tmp_path, "a.jsonl", '{"text": "x"}\n' * 5 + "oops\n")
     with pytest.raises(ValueError, match="line 6"):
         write_vectors(Counting(), read(path), tmp_path / f"v{suffix}")
@@ -344,3 +350,39 @@ def test_an_output_that_is_a_folder_is_refused_at_once(tmp_path):
     with pytest.raises(OSError, match=r"v\.npy: it is a folder"):
         write_vectors(model, [Document("x")], tmp_path / "v.npy")
     assert not model.batches
+
+
+class Halves:
+    """Stands in for a model: the passages of a text are its halves, an empty text has none."""
+
+    def encode_passages(self, texts):
+        return [self.passages(text) for text in texts]
+
+    def passages(self, text):
+        middle = (len(text) + 1) // 2
+        offsets = np.array([[0, middle], [middle, len(text)]] if text else np.empty((0, 2)), np.int64)
+        vectors = np.array([vector(text[a:b]) for a, b in offsets], np.float32).reshape(-1, 3)
+        return Passages(vector(text), vectors, offsets)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_passages_are_rows_with_number_and_characters(tmp_path, suffix):
+    documents = [Document("abcd", "T", "one"), Document(""), Document("xyz")]
+    output = tmp_path / f"passages{suffix}"
+    assert write_chunks(encode_passages(Halves().encode_passages, documents), output) == 4
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(output).to_pylist()
+    assert [(row["id"], row["passage"], row["start"], row["end"]) for row in rows] == [
+        ("one", 0, 0, 3),
+        ("one", 1, 3, 6),
+        ("2", 0, 0, 2),
+        ("2", 1, 2, 3),
+    ]
+    np.testing.assert_array_equal(np.float32(rows[1]["embedding"]), vector("bcd"))
+
+
+def test_passages_are_not_written_to_npy(tmp_path):
+    with pytest.raises(ValueError, match=r"passages are written to \.jsonl or \.parquet"):
+        module.check_output(tmp_path / "p.npy", passages=True)
