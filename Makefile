@@ -76,11 +76,13 @@ runtimes: $(VENV)/.installed-dev
 	$(VENV)/runtimes/bin/python -m pip install --quiet "$(FASTEMBED)"
 	cp tests/others/package.json tests/others/transformers_check.mjs $(VENV)/runtimes
 	npm install --prefix $(VENV)/runtimes --ignore-scripts --no-audit --no-fund
-	$(BIN)/lam export onnx $(VENV)/runtimes/lam --variant full --quantize int8 --portable
-	$(BIN)/python tests/others/expected.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
-	$(VENV)/runtimes/bin/python tests/others/plain_check.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
-	$(VENV)/runtimes/bin/python tests/others/fastembed_check.py $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
-	node $(VENV)/runtimes/transformers_check.mjs $(VENV)/runtimes/lam $(VENV)/runtimes/expected.json
+	$(BIN)/lam export onnx $(VENV)/runtimes/my-lam --variant full --quantize int8 --portable
+	$(BIN)/python tests/others/expected.py $(VENV)/runtimes/my-lam $(VENV)/runtimes/expected.json
+	$(VENV)/runtimes/bin/python tests/others/plain_check.py $(VENV)/runtimes/my-lam $(VENV)/runtimes/expected.json
+	$(VENV)/runtimes/bin/python tests/others/fastembed_check.py $(VENV)/runtimes/my-lam $(VENV)/runtimes/expected.json
+	node $(VENV)/runtimes/transformers_check.mjs $(VENV)/runtimes/my-lam $(VENV)/runtimes/expected.json
+	$(BIN)/python tests/others/snippets.py $(VENV)/runtimes
+	cd $(VENV)/runtimes && bin/python snippet.py && node snippet.mjs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -41,8 +41,12 @@ class CustomBuildHook(BuildHookInterface):
         copy = Path(self.directory).parent / "build" / "lam_model_startup.py"
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(FOLDER.parent / "startup.py", copy)
-        root = FOLDER.parents[1]
-        places = {copy: copy.name, FOLDER.parent / "startup.pth": "lam_model_startup.pth", root / "export": "lam_export"}
+        package = FOLDER.parent
+        places = {
+            copy: copy.name,
+            package / "startup.pth": "lam_model_startup.pth",
+            package.parent / "export": "lam_export",
+        }
         for way in ("force_include", "force_include_editable"):
             build_data[way] |= {str(path): place for path, place in places.items()}
 

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "lam"
         build(model, embed)
-        graphs = {made["file"]: made for made in lam_export.export(model, ("full", "base"), int8=True, standard=True)}
+        graphs = {made["file"]: made for made in lam_export.export(model, int8=True, standard=True)}
         minilm = export_minilm(Path(temporary) / "minilm.onnx")
         for threads in (1, None):
             for name, ratios in time_graphs(minilm, [model / "onnx" / name for name in graphs], threads).items():

@@ -25,7 +25,7 @@ def main() -> None:
     documents, index = embed_corpus(model, CORPUS, model.key)
     seconds = time.perf_counter() - begun
     chars = sum(len(document.whole) for document in documents)
-    print(f"{len(documents)} documents, {len(index.vectors):,} passages, {chars:,} characters, none cut: {seconds:.1f} s")
+    print(f"{len(documents)} documents, {len(index.vectors):,} passages, {chars:,} characters: {seconds:.1f} s")
     print(f"(their vectors are kept in {CORPUS.name}.lam.npz: from the second time on they are only read)\n")
 
     for question, hits in zip(QUESTIONS, search(model, QUESTIONS, documents, index, top_k=3), strict=True):

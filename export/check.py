@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 import lam_model
 from lam_model.folder.manifest import GOLDEN_TEXTS, ONNX, check_files
+from lam_model.progress import progress
 from lam_model.reading.tokenizing import unlimited
 
 TEXTS = 200
@@ -41,7 +41,7 @@ def verify(folder: Path) -> list[dict[str, Any]]:
     sample = texts()
     expected: dict[bool, np.ndarray] = {}
     figures = []
-    for graph in tqdm(graphs, unit="graph", disable=None):
+    for graph in progress(graphs, unit="graph"):
         base_only = "_base" in graph.stem
         if base_only not in expected:
             expected[base_only] = lam_model.load(folder, device="cpu", base_only=base_only).encode(sample)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from tqdm import tqdm
 
 import lam_model
 from lam_model.files import replacing, write_json
 from lam_model.folder.base import sha256
 from lam_model.folder.manifest import MANIFEST, ONNX
+from lam_model.progress import progress
 
 from .check import compare, texts
 from .graph import to_onnx
@@ -46,9 +46,9 @@ def export(
     """
     sample, figures = texts(), []
     count = len(variants) * (5 if int8 else 3) + 2 * (standard and "full" in variants)
-    with tqdm(total=count, unit="step", disable=None) as progress:
+    with progress(total=count, unit="step") as bar:
         for variant in variants:
-            progress.set_description(f"tracing the {variant} variant")
+            bar.set_description(f"tracing the {variant} variant")
             base_only = variant == "base"
             model = lam_model.load(folder, device="cpu", base_only=base_only)
             expected = model.encode(sample)
@@ -59,14 +59,14 @@ def export(
                 steps["_portable"] = portable(graph, config.num_attention_heads, config.hidden_size)
             if int8:
                 steps["_quantized"] = quantize(steps[""])
-            progress.update()
+            bar.update()
             for form, step in steps.items():
                 graphs = {"step": step, "model": whole(step, config.block_size)}
                 for kind, made in graphs.items():
                     name = f"{ONNX}{kind}{'_base' * base_only}{form}.onnx"
-                    progress.set_description(f"checking {name}")
+                    bar.set_description(f"checking {name}")
                     figures.append(_write(folder, name, made, sample, expected))
-                    progress.update()
+                    bar.update()
     return figures
 
 

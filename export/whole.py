@@ -46,7 +46,7 @@ def whole(step: onnx.ModelProto, block_size: int) -> onnx.ModelProto:
     ]
     zeros = {shape: f"zeros_{'_'.join(map(str, shape))}" for shape in shapes.values()}
     for shape, name in zeros.items():
-        constants[f"{name}_of_a_text"] = shape
+        constants[f"{name}_of_a_text"] = list(shape)
         nodes.append(make_node("Concat", ["batch", f"{name}_of_a_text"], [f"{name}_shape"], axis=0))
         nodes.append(make_node("ConstantOfShape", [f"{name}_shape"], [name]))
     initial = ["no_hidden_states", zeros[hidden], *(zeros[shape] for shape in shapes.values())]

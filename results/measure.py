@@ -66,6 +66,17 @@ FIGURES = (
         "-o results/long.json",
         60,
     ),
+    Figures(
+        "context.json",
+        "lam eval context DATA/context/fairytale-val DATA/context/qmsum-val --articles DATA/train/long.parquet "
+        "-o results/context.json",
+        25,
+    ),
+    Figures(
+        "context-sizes.json",
+        "lam eval context DATA/context/fairytale-val --sizes 32 64 128 256 -o results/context-sizes.json",
+        10,
+    ),
     Figures("carried.json", "python benchmarks/carried.py -o results/carried.json", 15),
     Figures("lengths.json", "python benchmarks/lengths.py -o results/lengths.json", 8),
     Figures("ragged.json", "python benchmarks/ragged.py -o results/ragged.json", 15),

@@ -13,6 +13,14 @@ from lam_model.training.plot import label_ends, new_figure, plain_numbers, plot,
 
 RESULTS = Path(__file__).parent
 LAM, STREAM, MINILM = "#1f77b4", "#2ca02c", "#d62728"  # colours
+CONTEXT_ROWS = {
+    "LAM alone": "#9ecae1",
+    "LAM in its document": LAM,
+    "LAM in its document + BM25": "#08306b",
+    "MiniLM alone": MINILM,
+    "MiniLM, late chunking": "#fc9272",
+    "BM25": "#7f7f7f",
+}
 LENGTHS = (32, 512, 8192, 131_072)  # tokens, where numbers stand on an axis
 
 
@@ -22,6 +30,7 @@ def draw_all() -> None:
     draw_ragged()
     draw_bench()
     draw_mixed()
+    draw_context()
     plot(whole_log(), RESULTS / "distill" / "loss.png")
     draw_sweep()
     for log in sorted(RESULTS.glob("tune/*/log.jsonl")):
@@ -123,6 +132,25 @@ def draw_mixed() -> None:
         axes.set_xticks((0.96, 0.97, 0.98, 0.99))
     panels[0].set_ylabel("nDCG@10, points over MiniLM's queries")
     save(figure, RESULTS / "mixed.png")
+
+
+def draw_context() -> None:
+    """Retrieval of passages among all of a set and within the right document, against the passages' size."""
+    scores = read("context-sizes.json")["scores"]
+    figure = new_figure(10)
+    panels = figure.subplots(1, 2)
+    for axes, key, title in (
+        (panels[0], "all", "among the passages of all documents"),
+        (panels[1], "within", "within the right document"),
+    ):
+        for row, color in CONTEXT_ROWS.items():
+            by_size = scores[row]["fairytale-val"]
+            sizes, heights = [int(size) for size in by_size], [one[key] for one in by_size.values()]
+            axes.plot(sizes, heights, "o-", ms=3, color=color, label=row)
+        axes.set(title=f"nDCG@10 {title}", xlabel="most tokens of a passage", xscale="log")
+        plain_numbers(axes.xaxis, (32, 64, 128, 256))
+        label_ends(axes)
+    save(figure, RESULTS / "context.png")
 
 
 def draw_sweep() -> None:

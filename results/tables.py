@@ -16,6 +16,7 @@ import numpy as np
 from card import card, losses
 from plots import draw_all, read
 
+from lam_model.evaluation.context import context_table
 from lam_model.evaluation.scores import table
 
 RESULTS = Path(__file__).parent
@@ -42,6 +43,8 @@ def blocks() -> dict[str, str]:
         "ragged": ragged(read("ragged.json")),
         "long": long(read("long.json")),
         "carried": carried(read("carried.json")),
+        "context": context(read("context.json")),
+        "context-sizes": context_table(*(read("context-sizes.json")[name] for name in ("scores", "tasks"))),
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
         "mixed": mixed(read("mixed.json")),
@@ -183,6 +186,13 @@ def carried(measured: dict[str, Any]) -> str:
         difference = f"{found - without:+.1f} ± {row['standard_error']:.1f}"
         lines.append([length, f"{row['keys']:,}", f"{found:.1f}", f"{without:.1f}", difference])
     return markdown(lines)
+
+
+def context(measured: dict[str, Any]) -> str:
+    """Retrieval of passages that are part of a document."""
+    sets = measured["tasks"]
+    about = (f"{name}: {one['queries']:,} queries, {one['documents']} documents" for name, one in sets.items())
+    return f"{context_table(measured['scores'], sets)}\n\nQueries and documents: {'; '.join(about)}."
 
 
 def onnx_table(measured: dict[str, Any]) -> str:

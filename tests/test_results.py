@@ -73,6 +73,8 @@ def test_the_model_card_has_what_the_hub_reads():
         "eval.json",
         "long.json",
         "carried.json",
+        "context.json",
+        "context-sizes.json",
         "lengths.json",
         "onnx.json",
         "bench.json",

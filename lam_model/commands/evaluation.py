@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_model_options, check_not_read, command_line, load_model, read_files
+from .options import add_model_options, check_not_read, command_line, load_model, positive, read_files
 
 if TYPE_CHECKING:
+    from ..index.documents import Document
     from ..runtime.loading import Lam
     from .options import Subparsers
 
@@ -125,7 +126,11 @@ def add_eval(subparsers: Subparsers) -> None:
         description="Score LAM on mteb tasks, beside all-MiniLM-L6-v2, LAM without its DeltaNet layers and BM25.",
     )
     parser.add_argument(
-        "tasks", nargs="+", metavar="SUITE_OR_TASK", help="sts, retrieval, long, or names of mteb tasks"
+        "tasks",
+        nargs="+",
+        metavar="SUITE_OR_TASK",
+        help="sts, retrieval, long, or names of mteb tasks; or `context` and folders of documents.jsonl and "
+        "queries.jsonl, whose queries are answered by passages",
     )
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="holds the tasks' data, mteb/scifact, ... (default: from the Hub)"
@@ -134,7 +139,15 @@ def add_eval(subparsers: Subparsers) -> None:
         "--articles",
         type=Path,
         metavar="FILE",
-        help="with `long`: .jsonl or .parquet (`text`, `title`); those held out of training make a retrieval set",
+        help="with `long` and `context`: .jsonl or .parquet (`text`, `title`); those held out of training make "
+        "retrieval sets",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="with `context`: most tokens of a passage, each size measured in turn (default: 80)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="JSON of the figures; those in it are not measured again"
@@ -146,13 +159,18 @@ def add_eval(subparsers: Subparsers) -> None:
 def _eval(args: argparse.Namespace) -> None:
     from ..evaluation.scores import evaluate, table
 
+    if args.tasks[0] == "context":
+        _eval_context(args)
+        return
+    if args.sizes:
+        raise ValueError("--sizes are for `lam eval context`: leave them out")
     if "long" in args.tasks:
         if len(args.tasks) > 1:
             raise ValueError("`long` has a table of its own: run it in a command of its own")
         _eval_long(args)
         return
     if args.articles:
-        raise ValueError("--articles are for `lam eval long`: leave them out")
+        raise ValueError("--articles are for `lam eval long` and `lam eval context`: leave them out")
     before = _figures_before(args.output)
     folder = args.folder and args.folder.resolve()
     figures, done = _kept_figures(args, before, load_model(args), [folder] if folder else [])
@@ -165,12 +183,8 @@ def _eval(args: argparse.Namespace) -> None:
 def _eval_long(args: argparse.Namespace) -> None:
     from ..evaluation.long import evaluate_long, long_table
     from ..evaluation.long_sets import all_sets
-    from ..index.documents import read
-    from ..training.data import is_held_out_document
 
-    documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []
-    if args.articles and not documents:
-        raise ValueError(f"none of the texts in {args.articles} is held out: give more, of more than 8,000 characters")
+    documents = _held_out_articles(args)
     check_not_read(args.output, [args.articles] if args.articles else [])
     before = _figures_before(args.output)
     lam = load_model(args)
@@ -179,6 +193,45 @@ def _eval_long(args: argparse.Namespace) -> None:
     figures["tasks"] |= {name: one.about() for name, one in sets.items()}
     done(evaluate_long(lam, sets, figures["scores"], done))
     sys.stdout.write(long_table(figures["scores"], figures["tasks"]) + "\n")
+
+
+def _eval_context(args: argparse.Namespace) -> None:
+    from ..evaluation.context import SIZE, context_table, evaluate_context
+    from ..evaluation.context_sets import made_up_sets, read_context_set
+    from ..reading.tokenizing import plain_tokenizer
+
+    folders = [Path(name) for name in args.tasks[1:]]
+    if not folders and not args.articles:
+        raise ValueError("there is nothing to measure: name folders after `context`, or give --articles")
+    if args.folder:
+        raise ValueError("--folder is for mteb tasks: name the folders of `lam eval context` after `context`")
+    sets = {}
+    for folder in folders:
+        name = folder.absolute().name
+        if name in sets:
+            raise ValueError(f"two folders are named {name}: rename one, for figures are kept by name")
+        sets[name] = read_context_set(folder)
+    documents = _held_out_articles(args)
+    data = [*folders, *filter(None, [args.articles])]
+    check_not_read(args.output, data)
+    before = _figures_before(args.output)
+    lam = load_model(args)
+    if documents:
+        sets |= made_up_sets(plain_tokenizer(lam.tokenizer), documents)
+    figures, done = _kept_figures(args, before, lam, data)
+    figures["tasks"] |= {name: one.about() for name, one in sets.items()}
+    done(evaluate_context(lam, sets, args.sizes or (SIZE,), figures["scores"], done))
+    sys.stdout.write(context_table(figures["scores"], figures["tasks"]) + "\n")
+
+
+def _held_out_articles(args: argparse.Namespace) -> list[Document]:
+    from ..index.documents import read
+    from ..training.data import is_held_out_document
+
+    documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []
+    if args.articles and not documents:
+        raise ValueError(f"none of the texts in {args.articles} is held out: give more, of more than 8,000 characters")
+    return documents
 
 
 def _figures_before(output: Path | None) -> dict[str, Any]:
@@ -199,7 +252,7 @@ def _figures_before(output: Path | None) -> dict[str, Any]:
 
 def _kept_figures(
     args: argparse.Namespace, figures: dict[str, Any], lam: Lam, data: list[Path]
-) -> tuple[dict[str, Any], Callable[[dict[str, dict[str, float]]], None]]:
+) -> tuple[dict[str, Any], Callable[[dict[str, Any]], None]]:
     """The figures of before that are still valid, and a function that keeps scores; other weights' are dropped."""
     from ..evaluation.provenance import provenance
     from ..evaluation.scores import without_lam
@@ -212,7 +265,7 @@ def _kept_figures(
         figures["scores"] = without_lam(figures["scores"])
     figures |= {**run_by, **provenance(command_line(), data)}
 
-    def keep(scores: dict[str, dict[str, float]]) -> None:
+    def keep(scores: dict[str, Any]) -> None:
         figures["scores"] = scores
         if output:
             write_json(output, figures)

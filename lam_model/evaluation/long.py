@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -77,15 +77,24 @@ def score(similarity: np.ndarray, retrieval: RetrievalSet) -> float:
     Args:
         similarity: (queries, documents).
     """
+    return float(score_each(similarity, retrieval.relevant, retrieval.metric).mean())
+
+
+def score_each(similarity: np.ndarray, relevant: Sequence[set[int]], metric: str) -> np.ndarray:
+    """The metric of every query, 0 to 1, float64 (queries,). nDCG has binary relevance.
+
+    Args:
+        similarity: (queries, documents).
+        relevant: of each query, the documents that answer it, at least one.
+        metric: `accuracy` of the first rank, or `ndcg@10`.
+    """
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :_DEPTH]
-    hits = np.array(
-        [[document in wanted for document in row] for row, wanted in zip(order, retrieval.relevant, strict=True)]
-    )
-    if retrieval.metric == "accuracy":
-        return float(hits[:, 0].mean())
+    hits = np.array([[document in wanted for document in row] for row, wanted in zip(order, relevant, strict=True)])
+    if metric == "accuracy":
+        return hits[:, 0].astype(np.float64)
     gains = 1 / np.log2(np.arange(hits.shape[1]) + 2)
-    best = np.array([gains[: len(wanted)].sum() for wanted in retrieval.relevant])
-    return float(((hits * gains).sum(1) / best).mean())
+    best = np.array([gains[: len(wanted)].sum() for wanted in relevant])
+    return (hits * gains).sum(1) / best
 
 
 def long_table(scores: Scores, sets: dict[str, dict[str, Any]]) -> str:
@@ -133,12 +142,15 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
     def cut(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         yield base.encode(queries) @ base.encode(documents).T
 
+    def by_words(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
+        yield bm25(queries, documents)
+
     return {
         (LAM, DISCRIMINANT, PASSAGE, PASSAGE_ALONE): with_state,
         (WITHOUT_STATE, DISCRIMINANT_WITHOUT_STATE, PASSAGE_WITHOUT_STATE): without_state,
         (PIECES, PIECE): in_pieces,
         (CUT,): cut,
-        (BM25,): _bm25,
+        (BM25,): by_words,
     }
 
 
@@ -182,7 +194,12 @@ def _best(asked: np.ndarray, vectors: list[np.ndarray]) -> np.ndarray:
     return np.stack([(asked @ rows.T).max(axis=1, initial=-1.0) for rows in vectors], axis=1)
 
 
-def _bm25(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
+def bm25(queries: list[str], documents: list[str]) -> np.ndarray:
+    """BM25 of every query and document, float32 (queries, documents): 0 where they share no word but stop words.
+
+    Raises:
+        ImportError: bm25s is not installed.
+    """
     try:
         import bm25s
         import Stemmer
@@ -196,4 +213,4 @@ def _bm25(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
     index = bm25s.BM25()
     index.index(words(documents), show_progress=False)
     nothing = np.zeros(len(documents), np.float32)  # for a query of stop words alone
-    yield np.stack([index.get_scores(query) if query else nothing for query in words(queries)])
+    return np.stack([index.get_scores(query) if query else nothing for query in words(queries)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from ..texts import clean
 from .reader import Reader, State
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
 
 PASSAGE_TOKENS = 32  # a sentence or two: longer passages lose single facts
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -76,6 +77,24 @@ def encode_passages(
         rows = order[start : start + batch_size]
         found.update(zip(rows, _encode_batch(reader, [texts[i] for i in rows], size, limit, dim), strict=True))
     return [found[i] for i in range(len(texts))]
+
+
+def passage_offsets(tokenizer: Tokenizer, texts: Sequence[str], size: int = PASSAGE_TOKENS) -> list[np.ndarray]:
+    """Where `encode_passages` cuts texts, without reading them.
+
+    Args:
+        tokenizer: neither cuts nor pads.
+        size: most tokens of a passage.
+
+    Returns:
+        For each text, as `Passages.offsets`: int64 (passages, 2), in characters.
+    """
+    cleaned = clean(texts)
+    encodings = tokenizer.encode_batch(cleaned, add_special_tokens=False)
+    return [
+        _in_original(text, _divide(encoding, one, size)[1])
+        for encoding, one, text in zip(encodings, cleaned, texts, strict=True)
+    ]
 
 
 def _encode_batch(reader: Reader, texts: list[str], size: int, limit: float, dim: int | None) -> list[Passages]:

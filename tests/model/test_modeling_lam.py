@@ -466,9 +466,10 @@ def test_what_is_saved_has_its_code_with_it(tiny_lam, tmp_path):
     again = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
     ids = token_ids(2, 9)
     assert torch.equal(again.eval()(ids).last_hidden_state, tiny_lam(ids).last_hidden_state)
-    code = "from transformers import AutoModel; import sys\n"
+    code = "import sys; sys.modules['lam_model'] = None  # as where it is not installed\n"
+    code += "from transformers import AutoModel\n"
     code += f"model = AutoModel.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)\n"
-    code += "sys.exit('lam_model' in sys.modules or 'transformers_modules' not in type(model).__module__)"
+    code += "sys.exit('transformers_modules' not in type(model).__module__)"
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     # Without the package: not even where Python would find it.
     run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)

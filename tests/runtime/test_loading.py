@@ -233,7 +233,7 @@ def test_a_file_of_weights_is_loaded_and_distilled_are_the_packaged_ones(tmp_pat
     ("arguments", "error", "message"),
     [
         ({"path_or_repo": "no-such-folder"}, FileNotFoundError, "neither a folder nor a name on the Hub"),
-        ({"path_or_repo": "org/no-such-model"}, FileNotFoundError, "org/no-such-model is neither"),
+        ({"path_or_repo": "org/no-such-model"}, FileNotFoundError, "org/no-such-model is no folder"),
         ({"path_or_repo": "org/lam", "revision": "nope"}, FileNotFoundError, "org/lam at revision nope"),
         ({"weights": "tuned"}, FileNotFoundError, "weights 'tuned' are neither a file nor 'distilled'"),
         ({"path_or_repo": "lam", "weights": "tuned"}, ValueError, "weights 'tuned' were given with lam"),
