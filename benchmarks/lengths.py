@@ -98,7 +98,7 @@ def random_text(length: int) -> torch.Tensor:
 
 
 def check(readers: dict[str, Read]) -> None:
-    """No figure while a vector is wrong: the stream's is LAM's, and LAM's is near MiniLM's where nothing was cut."""
+    """Refuse to measure a wrong vector: the stream's is LAM's, and LAM's is near MiniLM's where nothing was cut."""
     for length in (32, 500, 1100):
         ids = random_text(length)
         np.testing.assert_allclose(readers[LAM](ids), readers[STREAM](ids), atol=1e-5)

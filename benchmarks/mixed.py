@@ -131,7 +131,7 @@ def measure(
 
 
 def trend(rows: Sequence[dict[str, Any]], lost: Sequence[np.ndarray], name: str) -> dict[str, float]:
-    """The line from nothing lost at no distance, by least squares through all weights: points for each 0.01 of cosine.
+    """The loss for each 0.01 of cosine: the slope of a line through the origin, by least squares over all weights.
 
     Its standard error is that of the queries, which are the same for all weights.
     """

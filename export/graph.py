@@ -86,7 +86,7 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
 
 
 def _drop_undone_reshapes(model: onnx.ModelProto) -> None:
-    """Take out each Reshape that undoes another: the operator takes heads side by side, the layer's code apart."""
+    """Take out each Reshape that undoes another: the layer's code splits the heads, the operator takes them joined."""
     graph = model.graph
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

@@ -1,4 +1,4 @@
-"""Layer normalisation in plain operators: ONNX Runtime's own kernel on the CPU goes number by number.
+"""Layer normalisation in plain operators: ONNX Runtime's own kernel on the CPU is not vectorised.
 
 Mean, norm and the rest are vectorised, though each is one more call: for one short text that comes to the same.
 """

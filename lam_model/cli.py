@@ -114,7 +114,7 @@ def _give_up_stdout() -> None:
 
 
 def _name_stdout(error: Exception) -> None:
-    """If stdout takes no more, as on a full disk, let the error say so."""
+    """If stdout cannot be written, as on a full disk, name it in the error."""
     try:
         sys.stdout.flush()
     except OSError as again:

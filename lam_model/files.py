@@ -80,12 +80,12 @@ def check_file(path: Path) -> None:
 
 
 def is_free(path: Path) -> bool:
-    """Whether a folder can be written to `path`: nothing is there, or a folder with nothing but a writer's leavings."""
+    """Whether a folder can be written to `path`: nothing is there, or a folder that has temporary files at most."""
     return not path.exists() or (path.is_dir() and all(one.name.startswith(_PREFIX) for one in path.iterdir()))
 
 
 def kind(path: Path) -> str:
-    """What a file to be read holds, by its name in any case: `.jsonl`, which .ndjson and .jsonl.gz are too, or so."""
+    """The kind of a file to be read, by its name in any case; .ndjson and .jsonl.gz count as `.jsonl`."""
     name = path.name.lower()
     return ".jsonl" if name.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")) else Path(name).suffix
 
@@ -117,7 +117,7 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def utf8(name: Path | str) -> Iterator[None]:
-    """What is decoded here is UTF-8.
+    """Name the source of text that is not UTF-8.
 
     Raises:
         ValueError: it is not; the message has `name`.

@@ -108,7 +108,7 @@ def long_table(scores: Scores, sets: dict[str, dict[str, Any]]) -> str:
 
 
 def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Callable[..., Iterator[np.ndarray]]]:
-    """For the rows that one reading of the documents gives, what yields their similarities."""
+    """Of the rows that need the documents to be read in the same way, the functions that give their similarities."""
 
     def with_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
         asked = lam.encode(queries)
@@ -156,7 +156,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
 
 @contextmanager
 def without_carried_state() -> Iterator[None]:
-    """Every block and every passage is read as what it is, but from an empty state."""
+    """Each block and each passage is read from an empty state: nothing is carried over."""
     fade, modeling_lam.FADE = modeling_lam.FADE, math.exp(modeling_lam.FORGET)
     try:
         yield

@@ -151,7 +151,7 @@ def passkey(tokenizer: PreTrainedTokenizerBase, length: int, seed: int = 0) -> R
 def needle(
     tokenizer: PreTrainedTokenizerBase, length: int, haystack: Sequence[tuple[str, int]], seed: int = 0
 ) -> RetrievalSet:
-    """What is best done in a city, each hidden in a real text on something else.
+    """Facts such as "the best thing to do in Lisbon is ...", each hidden in a real text on something else.
 
     The needle is Kamradt's ("Needle In A Haystack", 2023), for many cities; one needle a document as in LongEmbed. Its
     haystack, Graham's essays, may not be passed on: here it is other texts, from a random sentence on.
@@ -230,7 +230,7 @@ def _token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> l
 
 
 def _rooms(tokenizer: PreTrainedTokenizerBase, facts: list[str], length: int) -> list[int]:
-    """What [CLS], [SEP] and each fact leave of a document's tokens."""
+    """The number of a document's tokens without [CLS], [SEP] and its fact."""
     return [length - 2 - count for count in _token_counts(tokenizer, facts)]
 
 

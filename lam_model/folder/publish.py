@@ -89,7 +89,7 @@ def _check_card(card: Path, deltanet_sha256: str) -> None:
         raise FileNotFoundError(f"{card} is missing: {mend}")
     weights = re.findall(r"<!-- deltanet_sha256: (\w+) -->", read_text(card))
     if weights != [deltanet_sha256]:
-        raise ValueError(f"{card} is a stale card, of other weights than the folder's: {mend}")
+        raise ValueError(f"{card} is the card of other weights than the folder's: {mend}")
 
 
 def _send(api: HfApi, repo: str, folder: Path, names: list[str], private: bool, revision: str | None) -> str:
@@ -108,7 +108,7 @@ def _send(api: HfApi, repo: str, folder: Path, names: list[str], private: bool, 
 
 @contextmanager
 def _branch(api: HfApi, repo: str, name: str | None) -> Iterator[None]:
-    """Make the branch to commit to, if need be; without its commit it would pass main's model off as its own."""
+    """Make the branch to commit to, if it is not there; it is removed again if the commit fails."""
     made = None
     if name is not None and name not in [branch.name for branch in api.list_repo_refs(repo).branches]:
         api.create_branch(repo, branch=name)

@@ -101,7 +101,7 @@ class _Floats(Vectors):
 
 @intrinsic(prefer_literal=True)
 def _apply(_context, function, lanes, source, source_at, target, target_at):
-    """So many numbers of the target are a function, a method of `_Floats`, of as many of the source."""
+    """Set `lanes` numbers of the target to a function, a method of `_Floats`, of as many of the source."""
     arguments = dict(locals())
     del arguments["_context"]
 
@@ -115,7 +115,7 @@ def _apply(_context, function, lanes, source, source_at, target, target_at):
 
 @intrinsic(prefer_literal=True)
 def _add(_context, lanes, scale, one, other, at, target, target_at):
-    """So many numbers of the target are those of two arrays, added and scaled."""
+    """Set `lanes` numbers of the target to the sum of those of two arrays, scaled."""
     arguments = dict(locals())
     del arguments["_context"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .passages import Passages
 
-# Chosen on articles and hidden facts that nothing is measured with (docs/LOG.md).
+# Chosen on articles and hidden facts that are not used for evaluation (docs/LOG.md).
 _BACKGROUND = 8.0  # weight of the background's moment, of 1 for the document's
 _RIDGE = 0.001
 _NOVELTY = 3.0

@@ -127,6 +127,11 @@ class OnnxEncoder:
             return tokens
         return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in tokens]
 
+    def embed(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Unit vectors (texts, dim) of tokens that are padded on the right, each (texts, length)."""
+        lengths = attention_mask.sum(1)
+        return self.embed_tokens([ids[:length].tolist() for ids, length in zip(input_ids, lengths, strict=True)])
+
     def embed_tokens(self, tokens: Sequence[Sequence[int]], batch_tokens: int = CPU["most"]) -> np.ndarray:
         """Unit vectors (texts, dim) of the token ids of texts, read block by block."""
         totals = np.zeros((len(tokens), self.dimension), np.float32)

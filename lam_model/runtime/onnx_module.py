@@ -45,9 +45,8 @@ class OnnxModule(Module):
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Adds `sentence_embedding`, (texts, dimension)."""
-        ids, lengths = features["input_ids"].cpu().numpy(), features["attention_mask"].sum(1).tolist()
-        tokens = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
-        features["sentence_embedding"] = torch.from_numpy(self.encoder.embed_tokens(tokens))
+        ids, mask = (features[name].cpu().numpy() for name in ("input_ids", "attention_mask"))
+        features["sentence_embedding"] = torch.from_numpy(self.encoder.embed(ids, mask))
         return features
 
     def get_embedding_dimension(self) -> int:

@@ -43,7 +43,7 @@ CHECKPOINT_SECONDS = 240
 
 
 def normalised_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Squared error over the variance of the target, over real tokens: 1 is as good as their mean."""
+    """Squared error over the variance of the target, over real tokens: 1 is the error of predicting their mean."""
     # Sums weighted by the mask: picking the real tokens out copies everything, three times as slow.
     weight = mask.flatten().float()
     output, target = output.flatten(0, 1).float(), target.flatten(0, 1).float()
@@ -214,7 +214,7 @@ class Run:
 
     @contextmanager
     def _block_size_for(self, length: int) -> Iterator[None]:
-        """Blocks of a random size for texts of several: so the state is carried more often, into passages too."""
+        """A random block size for texts of several blocks, so that the state is carried more often."""
         whole = self.model.config.block_size
         if length > whole:
             halvings = np.random.default_rng([self.recipe.seed, self.step]).integers(self.recipe.block_halvings + 1)

@@ -120,7 +120,7 @@ def teacher_similarities(model: SentenceTransformer, temperature: float) -> Obje
 
 
 def near(temperature: float) -> Objective:
-    """1 - cosine to the base's vectors of texts alone, as large beside the contrastive losses as their cosines are."""
+    """1 - cosine to the base's vectors of texts alone, scaled as the contrastive losses scale their cosines."""
 
     def objective(columns: list[Tensor], base: list[Tensor], labels: Tensor | None) -> Tensor:
         return (1 - F.cosine_similarity(torch.cat(columns), torch.cat(base)).mean()) / temperature

@@ -61,7 +61,7 @@ class Vectors:
 
 
 class Embedders(NamedTuple):
-    """Those whose vectors tell which documents are hard, and which are false, negatives.
+    """The models whose vectors say which documents are hard negatives and which are false ones.
 
     Args:
         model: the one to be trained, as it starts.

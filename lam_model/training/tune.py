@@ -156,7 +156,7 @@ def prepare(
         train, watch = split(task, recipe.seed)
         if not len(watch):
             raise ValueError(
-                f"{source.data} has {len(train)} queries, pairs or texts to train on: too few, of ten one is held out"
+                f"{source.data} has {len(train)} rows to train on, of which a tenth is held out: give more"
             )
         if isinstance(train, Texts):
             rows = Dataset.from_dict({"text": train.texts})
@@ -167,7 +167,7 @@ def prepare(
         data[task.name], left_out[task.name] = (rows, source.weight), count
         (beside if isinstance(train, Texts) else judged).append(watch)
     if not judged:
-        raise ValueError("there are only texts to stay near the base on: give queries or pairs to learn from as well")
+        raise ValueError("there are only plain texts, which hold the vectors near the base: give queries or pairs too")
     return data, Watch(judged, beside, vectors.model, vectors.base, recipe.max_loss), left_out
 
 
@@ -253,7 +253,7 @@ class Tuning:
         )
 
     def _check_folder(self) -> None:
-        """A folder holds one recipe; what is there of it is gone on with."""
+        """A folder holds one recipe, and a run in it goes on from its last checkpoint."""
         path = self.out / "recipe.json"
         recipe = json.loads(json.dumps(asdict(self.recipe)))
         if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != recipe:
@@ -374,7 +374,7 @@ class _Stop(TrainerCallback):
 
 
 def _weighted(rows: Dataset, weight: float, recipe: TuneRecipe) -> Dataset:
-    """The rows that an epoch has of them: 0.5, every second; 2, each of them twice."""
+    """The rows of an epoch: with 0.5 every second one, with 2 each of them twice."""
     whole, part = divmod(weight, 1)
     order = np.random.default_rng(recipe.seed).permutation(len(rows))[: round(part * len(rows))]
     return rows if weight == 1 else rows.select([*list(range(len(rows))) * int(whole), *np.sort(order)])

@@ -260,10 +260,10 @@ def with_other_golden_vectors(path):
         (lambda path: (path / "modeling_lam.py").unlink(), "modeling_lam.py is missing"),
         (with_other_golden_vectors, "golden vectors differ"),
         (lambda path: (path / "README.md").unlink(), "README.md is missing: write the card again"),
-        (lambda path: (path / "README.md").write_text("# LAM\n"), "README.md is a stale card"),
+        (lambda path: (path / "README.md").write_text("# LAM\n"), "README.md is the card of other weights"),
         (
             lambda path: (path / "README.md").write_text(f"<!-- deltanet_sha256: {'0' * 64} -->\n"),
-            "README.md is a stale card",
+            "README.md is the card of other weights",
         ),
         (lambda path: (path / "README.md").write_text("# LAM\n", encoding="utf-16"), "README.md is not UTF-8 text"),
         (lambda path: (path / "notes.txt").write_text("secret"), "notes.txt is not a file of the model"),

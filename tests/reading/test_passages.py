@@ -13,7 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 import lam_model
 from lam_model.model import delta_rule
+from lam_model.reading.passages import passage_offsets
 from lam_model.reading.reader import reader_of
+from lam_model.reading.tokenizing import plain_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,14 @@ def test_a_passage_knows_what_came_before_it_and_nothing_of_what_comes(tiny, sen
     shorter = tiny.encode_passages(f"{first} {second} {other}", size=20).vectors
     assert np.abs(vectors[1:] - changed[1:]).max(axis=1).min() > 1e-3
     np.testing.assert_allclose(shorter[:2], vectors[:2], atol=1e-5)
+
+
+def test_offsets_are_had_without_reading(tiny, sentences):
+    texts = [*sentences(3, 40), "", " ", f"\ud83d\ude00 {sentences(1, 20)[0]}"]
+    found = passage_offsets(plain_tokenizer(tiny.tokenizer), texts, size=16)
+    for offsets, one in zip(found, tiny.encode_passages(texts, size=16), strict=True):
+        np.testing.assert_array_equal(offsets, one.offsets)
+        assert offsets.shape == one.offsets.shape
 
 
 def test_passages_are_sentences_as_many_as_there_is_room_for(tiny, sentences):

@@ -233,5 +233,5 @@ def test_the_teachers_loss_needs_a_teacher(begin, tmp_path):
 def test_too_little_data_is_refused(files, tiny_base, tiny_weights, tmp_path):
     start = tune.start(tmp_path, tiny_weights, tiny_base, device="cpu")
     few = [Source(str(files / "asked.jsonl"), limit=9)]
-    with pytest.raises(ValueError, match="has 9 queries, pairs or texts to train on: too few"):
+    with pytest.raises(ValueError, match="has 9 rows to train on"):
         prepare(few, [], RECIPE, frozenset(), start.model.tokenizer, start.embedders)
