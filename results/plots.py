@@ -140,14 +140,14 @@ def draw_context() -> None:
     figure = new_figure(10)
     panels = figure.subplots(1, 2)
     for axes, key, title in (
-        (panels[0], "all", "among the passages of all documents"),
-        (panels[1], "within", "within the right document"),
+        (panels[0], "all", "all documents"),
+        (panels[1], "within", "the right document"),
     ):
         for row, color in CONTEXT_ROWS.items():
             by_size = scores[row]["fairytale-val"]
             sizes, heights = [int(size) for size in by_size], [one[key] for one in by_size.values()]
             axes.plot(sizes, heights, "o-", ms=3, color=color, label=row)
-        axes.set(title=f"nDCG@10 {title}", xlabel="most tokens of a passage", xscale="log")
+        axes.set(title=f"nDCG@10, {title}", xlabel="most tokens of a passage", xscale="log")
         plain_numbers(axes.xaxis, (32, 64, 128, 256))
         label_ends(axes)
     save(figure, RESULTS / "context.png")

@@ -1,7 +1,7 @@
 """Retrieval of passages that are part of a document, by encoders that know the document and by those that do not.
 
-As in ConTEB: Conti et al., "Context is Gold to find the Gold Passage" (2025), arXiv 2505.24782, section 3. Some rows
-write the title before each passage: the plain way to tell an encoder of passages what they are about.
+As in ConTEB: Conti et al., "Context is Gold to find the Gold Passage" (2025), arXiv 2505.24782. Some
+rows write the title before each passage: the plain way to tell an encoder of passages what they are about.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MINILM, MINILM_TITLED, LATE = "MiniLM alone", "MiniLM, title before each passage
 BM25, BM25_TITLED, FUSED = "BM25", "BM25, title before each passage", f"{IN_DOCUMENT} + BM25"
 SIZE = 80  # tokens of a passage at most, which is 60 words or so
 TRAINED_ON: frozenset[str] = frozenset()  # the names of sets that the packaged weights were trained on
-_RRF = 60  # the constant of reciprocal rank fusion: Cormack, Clarke, Büttcher (2009), section 2
+_RRF = 60  # the constant of reciprocal rank fusion: Cormack, Clarke, Büttcher (SIGIR 2009)
 _WINDOWS = 16  # that MiniLM reads at once
 
 Figures = dict[str, float]
@@ -187,7 +187,7 @@ def _cell(found: Figures, metric: str) -> str:
 
 
 def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Callable[..., Iterator[Rankings]]]:
-    """For the rows that one reading of the documents gives, what yields their rankings."""
+    """Of the rows that need the documents to be read in the same way, the functions that give their rankings."""
 
     def alone(queries: list[str], cut: Cut) -> Iterator[Rankings]:
         yield [lam.encode(queries) @ lam.encode(cut.passages).T]
@@ -251,8 +251,8 @@ def _fused(rankings: Rankings) -> np.ndarray:
 def late_chunking(base: SentenceTransformer, cut: Cut) -> np.ndarray:
     """Unit vectors of all passages: means of token embeddings that were computed with the text around them.
 
-    Günther et al., "Late Chunking" (2024), arXiv 2409.04701, section 3. MiniLM reads 512 tokens at most, so a document
-    is read in windows without overlap, each of as many whole passages as there is room for.
+    Günther et al., "Late Chunking" (2024), arXiv 2409.04701. MiniLM reads 512 tokens at most, so a document is read in
+    windows without overlap, each of as many whole passages as there is room for.
 
     Returns:
         float32 (passages, size), in order.
