@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 
 
 class LamConfig(PretrainedConfig):
-    """Sizes of a LAM, all read from its base's config (see `from_base`).
+    """Sizes of a LAM, all read from its base's config.
 
     Args:
         vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, hidden_act,
@@ -45,22 +45,3 @@ class LamConfig(PretrainedConfig):
         self.block_size = block_size
         self.base_only = base_only
         super().__init__(pad_token_id=pad_token_id, **kwargs)
-
-    @classmethod
-    def from_base(cls, base: PretrainedConfig) -> LamConfig:
-        """The configuration of a LAM made from a BERT encoder.
-
-        Raises:
-            ValueError: the base is not an absolute-position BERT encoder.
-        """
-        positions = getattr(base, "position_embedding_type", None) or "absolute"
-        if base.model_type != "bert" or positions != "absolute" or base.is_decoder:
-            raise ValueError(
-                f"the base must be a BERT encoder with absolute positions, not model_type "
-                f"{base.model_type!r} with {positions!r} positions: choose another base"
-            )
-        names = (
-            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-            "hidden_act", "layer_norm_eps", "type_vocab_size", "pad_token_id",
-        )  # fmt: skip
-        return cls(block_size=base.max_position_embeddings, **{name: getattr(base, name) for name in names})

@@ -213,7 +213,7 @@ def test_texts_hold_the_vectors_near_the_base(begin, tmp_path):
 
 
 def test_texts_alone_are_too_little(begin, tmp_path):
-    with pytest.raises(ValueError, match="there are only texts"):
+    with pytest.raises(ValueError, match="there are only plain texts"):
         begin(tmp_path / "run", sources=["plain"])
 
 
