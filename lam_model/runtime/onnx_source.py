@@ -97,7 +97,8 @@ def in_folder(folder: Path, graph: str, checked: bool = True) -> Source:
     if not (folder / graph).is_file():
         raise FileNotFoundError(f"{folder / graph} is missing: write the graphs with `lam export onnx {folder}`")
     manifest = check_files(folder, [_TOKENIZER, "config.json", *[graph] * checked])
-    made = {"graph": sha256(folder / graph), "deltanet_sha256": manifest["deltanet_sha256"]}
+    digest = manifest["sha256"][graph] if checked else sha256(folder / graph)
+    made = {"graph": digest, "deltanet_sha256": manifest["deltanet_sha256"]}
     return Source(folder / graph, None, model_config(folder), folder / _TOKENIZER, made)
 
 

@@ -126,10 +126,7 @@ class Lam(SentenceTransformer):
     ) -> Passages | list[Passages]:
         """Embed texts and their passages in one pass, so that a passage knows those just before it.
 
-        A passage is as many sentences as there is room for; a sentence over `size` is divided evenly between words. It
-        is read as a block of its own, with a fifth of the state that the one before it left, so that in effect it knows
-        the two or three before it. Its vector is the mean of its tokens' last hidden states, normalised. A text without
-        a word has none.
+        How texts are cut and read: see `lam_model.reading.passages.encode_passages`.
 
         Args:
             texts: one string, or several.
