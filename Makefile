@@ -67,7 +67,8 @@ node: $(VENV)/.installed-dev
 	cp export/node/* $(VENV)/node
 	npm install --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund
 	$(BIN)/lam export onnx $(VENV)/node/lam --variant full --portable
-	node $(VENV)/node/check.mjs $(VENV)/node/lam
+	$(BIN)/python tests/others/passages.py $(VENV)/node/lam $(VENV)/node/passages.json
+	node $(VENV)/node/check.mjs $(VENV)/node/lam $(VENV)/node/passages.json
 
 # Runs the graphs of whole texts in onnxruntime, fastembed and transformers.js, which know nothing of LAM.
 runtimes: $(VENV)/.installed-dev

@@ -16,7 +16,8 @@ from judged import standard_error
 from tqdm import tqdm
 
 import lam_model
-from lam_model.evaluation.long import LAM, WITHOUT_STATE, without_carried_state
+from lam_model.evaluation.carrying import carrying
+from lam_model.evaluation.long import LAM, WITHOUT_STATE
 from lam_model.evaluation.long_sets import RetrievalSet, passkey
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
@@ -60,7 +61,7 @@ def hits(lam: Lam, keys: RetrievalSet) -> np.ndarray:
     """Whether each key's document comes first, 100 or 0: (2, keys), with the carried state and without it."""
     asked = lam.encode(keys.queries)
     vectors = [lam.encode(keys.documents, batch_size=BATCH)]
-    with without_carried_state():
+    with carrying(lam):
         vectors.append(lam.encode(keys.documents, batch_size=BATCH))
     return np.array([100.0 * ((asked @ v.T).argmax(1) == np.arange(len(asked))) for v in vectors])
 

@@ -15,7 +15,7 @@ from lam_model.folder.base import sha256
 from lam_model.folder.manifest import MANIFEST, ONNX
 from lam_model.progress import progress
 
-from .check import compare, texts
+from .check import compare, read, texts
 from .graph import to_onnx
 from .int8 import quantize
 from .norms import with_plain_norms
@@ -51,7 +51,7 @@ def export(
             bar.set_description(f"tracing the {variant} variant")
             base_only = variant == "base"
             model = lam_model.load(folder, device="cpu", base_only=base_only)
-            expected = model.encode(sample)
+            expected = read(model, sample)
             config = model[0].auto_model.config
             graph = to_onnx(model[0].auto_model)
             steps = {"": with_plain_norms(graph)}

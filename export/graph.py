@@ -3,12 +3,13 @@
 Inputs `input_ids` and `attention_mask` are one block (at most `block_size` tokens) of each text; the `past_*` inputs,
 zeros unless given, are what the graph returned as `present_*` for the block before: the sum and number of the token
 vectors read so far, and the state of each DeltaNet layer (one tensor for all would cost a batch of short texts a
-twentieth of its time). `sentence_embedding` is of all that was read.
+twentieth of its time). `past_beginning_*` are the `present_state_*` of the text's first block, for all blocks after it.
+`sentence_embedding` is of all that was read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx
@@ -18,6 +19,7 @@ from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lam_model.model.directions import State
 from lam_model.model.modeling_lam import LamModel
 
 OPSET = 20
@@ -37,9 +39,12 @@ class BlockEncoder(nn.Module):
         attention_mask: Tensor,
         past_sum: Tensor,
         past_count: Tensor,
+        past_beginnings: Sequence[Tensor] = (),
         past_states: Sequence[Tensor] = (),
     ) -> tuple[Tensor, ...]:
-        states: Sequence[Tensor | None] = past_states or [None] * len(self.model.layers)
+        states: Sequence[State | None] = [None] * len(self.model.layers)
+        if past_states:
+            states = [State(*both) for both in zip(past_beginnings, past_states, strict=True)]
         # Of the batch's length also where `past_count` is its default, one text's.
         first_block = (past_count == 0)[:, 0] & (attention_mask[:, 0] > 0)
         (last,), states = self.model._read(input_ids, attention_mask, states, first_block)
@@ -47,7 +52,7 @@ class BlockEncoder(nn.Module):
         total = past_sum + (last * mask).sum(1)
         count = past_count + mask.sum(1)
         embedding = F.normalize(total / count.clamp(min=1), dim=-1)
-        carried = [state for state in states if state is not None] if past_states else []
+        carried = [state.last for state in states if state is not None] if past_states else []
         return embedding, last, total, count, *carried
 
 
@@ -60,14 +65,14 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
     ids = torch.ones(batch, length, dtype=torch.long)
     layers = 0 if config.base_only else config.num_hidden_layers
     past: dict[str, tuple[int, ...]] = {"past_sum": (config.hidden_size,), "past_count": (1,)}
-    past |= {f"past_state_{i}": (heads, width, width) for i in range(layers)}
+    past |= {f"past_{of}_{i}": (heads, width, width) for of in ("beginning", "state") for i in range(layers)}
     total, count, *states = (torch.zeros(batch, *shape) for shape in past.values())
     inputs: list[Any] = [ids, ids.clone(), total, count]  # one tensor twice would be one input
     tokens, text = {0: "batch", 1: "length"}, {0: "batch"}
     dynamic: list[Any] = [tokens, tokens, text, text]
     if states:
-        inputs.append(states)
-        dynamic.append([text] * layers)
+        inputs += [states[:layers], states[layers:]]
+        dynamic += [[text] * layers] * 2
     program = torch.onnx.export(
         BlockEncoder(model).eval(),
         tuple(inputs),
@@ -75,7 +80,7 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
         opset_version=OPSET,
         dynamic_shapes=tuple(dynamic),
         input_names=["input_ids", "attention_mask", *past],
-        output_names=["sentence_embedding", "last_hidden_state", *(name.replace("past", "present") for name in past)],
+        output_names=["sentence_embedding", "last_hidden_state", *presents(past)],
         external_data=False,
         verbose=False,
     )
@@ -83,6 +88,11 @@ def to_onnx(model: LamModel) -> onnx.ModelProto:
     graph = program.model_proto
     _drop_undone_reshapes(graph)
     return _with_defaults(graph, past)
+
+
+def presents(past: Iterable[str]) -> list[str]:
+    """The outputs that are carried to the next block, by the names of the inputs that take them."""
+    return [name.replace("past", "present") for name in past if not name.startswith("past_beginning")]
 
 
 def _drop_undone_reshapes(model: onnx.ModelProto) -> None:

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 _LOCATION = "model.safetensors"  # never read: the weights are given with the session
+_ROWS = 2  # of a matrix whose rows a graph takes apart: token types, and the factors of states
 _QUANTIZED, _SCALE, _ZERO = "_quantized", "_scale", "_zero_point"  # what the quantizer puts behind a weight's name
 
 
@@ -80,8 +81,9 @@ def _make(made: _Nodes, name: str, value: np.ndarray, weights: dict[str, np.ndar
             made.add("Identity", [weight], name)
         elif tensor.ndim == 2 and tensor.T.shape == value.shape and np.array_equal(tensor.T, value):
             made.add("Transpose", [weight], name, perm=[1, 0])
-        elif tensor.ndim == 2 and tensor.shape[1:] == value.shape and np.array_equal(tensor[0], value):
-            made.add("Gather", [weight, made.constant(np.array(0), f"{name}_row")], name)
+        elif (row := _row(tensor, value)) is not None:
+            found = made.add("Gather", [weight, made.constant(np.array(row), f"{name}_row")], f"{name}_flat_row")
+            made.add("Reshape", [found, made.constant(np.array(value.shape), f"{name}_shape")], name)
         elif tensor.shape == value.shape and np.allclose(tensor * np.sqrt(np.float32(value.size)), value, rtol=1e-6):
             root = made.constant(np.sqrt(np.float32(value.size)), f"{name}_root")
             made.add("Mul", [weight, root], name)
@@ -94,6 +96,15 @@ def _make(made: _Nodes, name: str, value: np.ndarray, weights: dict[str, np.ndar
             continue
         return weight
     raise ValueError(f"the graph's constant {name} {value.shape} is made of no weight in a way that is known")
+
+
+def _row(tensor: np.ndarray, value: np.ndarray) -> int | None:
+    """The row of a matrix, of two at most, that a constant is."""
+    if tensor.ndim == 2 and tensor.shape[0] <= _ROWS and tensor.shape[1] == value.size == max(value.shape):
+        for row, numbers in enumerate(tensor):
+            if np.array_equal(numbers, value.ravel()):
+                return row
+    return None
 
 
 def _quantize(made: _Nodes, name: str, dtype: np.dtype) -> None:

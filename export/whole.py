@@ -35,7 +35,7 @@ def whole(step: onnx.ModelProto, block_size: int) -> onnx.ModelProto:
         if value.name.startswith(f"{_INSIDE}past_")
     }
     hidden = shapes[f"{_INSIDE}past_sum"]
-    constants = {"block_size": [block_size], "block_size_less_1": [block_size - 1], "length_axis": [1]}
+    constants = {"block_size": [block_size], "block_size_less_1": [block_size - 1], "length_axis": [1], "zero": [0]}
     nodes = [
         make_node("Shape", ["input_ids"], ["batch"], end=1),
         make_node("Shape", ["input_ids"], ["length"], start=1),
@@ -79,8 +79,15 @@ def _body(block: onnx.GraphProto, past: list[str]) -> onnx.GraphProto:
         make_node("Add", ["start", "block_size"], ["end"]),
         *(make_node("Slice", [name, "start", "end", "length_axis"], [_INSIDE + name]) for name in _TOKENS),
     ]
+    present = {name: name.replace("past", "present") for name in past}
     end = [
         make_node("SequenceInsert", ["read_before", f"{_INSIDE}last_hidden_state"], ["read"]),
+        make_node("Equal", ["number", "zero"], ["first"]),
+        *(
+            make_node("Where", ["first", present[name.replace("beginning", "state")], name], [present[name]])
+            for name in past
+            if name.startswith(f"{_INSIDE}past_beginning")
+        ),
         make_node("Identity", ["going_on"], ["going_on_again"]),
     ]
     hidden_states = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
@@ -96,7 +103,7 @@ def _body(block: onnx.GraphProto, past: list[str]) -> onnx.GraphProto:
         [
             helper.make_tensor_value_info("going_on_again", TensorProto.BOOL, []),
             helper.make_value_info("read", hidden_states),
-            *_floats(f"{_INSIDE}sentence_embedding", *(name.replace("past", "present") for name in past)),
+            *_floats(f"{_INSIDE}sentence_embedding", *present.values()),
         ],
     )
 

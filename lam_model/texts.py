@@ -14,6 +14,37 @@ def check(texts: Any) -> str | list[str]:
     """
     if isinstance(texts, str):
         return texts
+    texts = _listed(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"LAM embeds strings: the item at index {i} is {type(text).__name__} ({text!r:.60})")
+    return texts
+
+
+def check_documents(documents: Any) -> list[str | list[str]]:
+    """Documents as a list of texts and of lists of passages.
+
+    Raises:
+        TypeError: a document is neither; the message says at which index, and in which passage.
+    """
+    found: list[str | list[str]] = []
+    for i, document in enumerate(_listed(documents)):
+        if isinstance(document, str):
+            found.append(document)
+            continue
+        if not isinstance(document, Sequence):
+            raise TypeError(
+                f"the document at index {i} is {type(document).__name__} ({document!r:.60}): give a string, or a list "
+                f"of its passages"
+            )
+        try:
+            found.append([*check(document)])
+        except TypeError as error:
+            raise TypeError(f"the document at index {i}: {error}") from None
+    return found
+
+
+def _listed(texts: Any) -> list[Any]:
     kind = type(texts).__name__
     if hasattr(texts, "columns") or hasattr(texts, "column_names"):  # iterating would give the columns' names
         raise TypeError(f"LAM embeds a string or a list of strings, not a {kind}: give one column, such as df['text']")
@@ -23,11 +54,7 @@ def check(texts: Any) -> str | list[str]:
         raise TypeError(f"LAM embeds a string or a list of strings, not a {kind}, which has no order: give a list")
     if isinstance(texts, bytes) or not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) != 1:
         raise TypeError(f"LAM embeds a string or a list of strings, not {kind}")
-    texts = list(texts)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"LAM embeds strings: the item at index {i} is {type(text).__name__} ({text!r:.60})")
-    return texts
+    return list(texts)
 
 
 @overload

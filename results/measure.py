@@ -46,7 +46,7 @@ FIGURES = (
     Figures(
         "compare.json",
         "lam compare --held-out DATA/train/text.parquet DATA/train/pairs.parquet DATA/train/long.parquet "
-        "--guard DATA/eval_exclude_normalised.txt.xz -o results/compare.json",
+        "DATA/train/genres.parquet --guard DATA/eval_exclude_normalised.txt.xz -o results/compare.json",
         3,
     ),
     Figures(

@@ -19,6 +19,8 @@ from speed import bench, lengths, lengths_table, markdown, onnx_table, ragged, s
 
 from lam_model.evaluation.context import context_table
 from lam_model.evaluation.scores import table
+from lam_model.folder.base import sha256
+from lam_model.folder.build import PACKAGED_WEIGHTS
 
 RESULTS = Path(__file__).parent
 ROOT = RESULTS.parent
@@ -28,8 +30,34 @@ STS = ("STSBenchmark", "STS12", "STS16", "SICK-R")
 SCIFACT_ROWS = ("LAM, 256 tokens", "LAM, whole texts", "LAM's queries on MiniLM's documents")
 
 
+# The blocks that may be of weights before the packaged ones, which they say then: to measure all takes hours.
+MAY_BE_EARLIER = {
+    "comparison": "long.json",
+    "lengths": "lengths.json",
+    "lengths-table": "lengths.json",
+    "ragged": "ragged.json",
+    "long": "long.json",
+    "carried": "carried.json",
+    "context-sizes": "context-sizes.json",
+    "onnx": "onnx.json",
+    "mixed": "mixed.json",
+    "dims": "dims.json",
+    "bench": "bench.json",
+}
+
+
 def blocks() -> dict[str, str]:
     """What stands between the markers, by their names."""
+    made = _blocks()
+    weights = sha256(PACKAGED_WEIGHTS)
+    for name, file in MAY_BE_EARLIER.items():
+        if (of := read(file).get("deltanet_sha256", weights)) != weights:
+            which = "Those of long articles, time and memory" if name == "comparison" else "These figures"
+            made[name] += f"\n\n{which} are of weights before the packaged ones (sha256 {of[:8]})."
+    return made
+
+
+def _blocks() -> dict[str, str]:
     evaluation, held_out = read("eval.json"), read("compare.json")["held_out"]
     return {
         "headline": f"**A cosine of {held_out['cosine']:.3f}** between LAM's vectors and those of all-MiniLM-L6-v2, on "
@@ -39,6 +67,7 @@ def blocks() -> dict[str, str]:
         f"Mean cosine to MiniLM's vectors on {held_out['texts']} held-out texts, queries and documents of up to "
         f"{held_out['max_tokens']} tokens: **{held_out['cosine']:.4f}** "
         f"(mean of the worst 5 %: {held_out['worst_5_percent']:.4f}).",
+        "genres": genres(),
         "lengths": lengths(read("lengths.json")["lengths"]),
         "lengths-table": lengths_table(read("lengths.json")["lengths"]),
         "ragged": ragged(read("ragged.json")),
@@ -95,6 +124,20 @@ def comparison() -> str:
         f"search (BM25) has {scores['BM25']['SciFact']:.2f} on SciFact and {articles['BM25']:.2f} on the articles. "
         f"MiniLM's pieces have 510 tokens. Times and memory are of torch in float32 on two CPU cores."
     )
+
+
+def genres() -> str:
+    """The cosine to the base by kind of text, before and after the runs that learned from all kinds."""
+    files = {
+        "before": "distill/genres/compare-before.json",
+        "distilled on with genres": "distill/genres/compare.json",
+        "packaged": "compare.json",
+    }
+    found = {name: read(file)["genres"] for name, file in files.items()}
+    lines = [["kind of text", "texts", *files], ["---"] * (len(files) + 2)]
+    for genre, row in found["packaged"].items():
+        lines.append([genre, f"{row['texts']}", *(f"{rows[genre]['cosine']:.4f}" for rows in found.values())])
+    return markdown(lines)
 
 
 def long(measured: dict[str, Any]) -> str:
@@ -162,7 +205,7 @@ def tuning() -> str:
     """What tuning did, beside the weights that it started from."""
     lines = [["weights", *STS, "mean", "SciFact, 256 tokens", "whole texts", "LAM's queries on MiniLM's documents"]]
     lines.append(["---"] * len(lines[0]))
-    files = {"distilled": "eval.json"}
+    files = {"packaged": "eval.json"}
     files |= {
         path.parent.name: f"tune/{path.parent.name}/eval.json" for path in sorted(RESULTS.glob("tune/*/eval.json"))
     }
@@ -234,11 +277,13 @@ def training() -> str:
     tokens = sum(max(row["tokens"] for row in rows) for rows in log)
     minutes = sum(rows[-1]["seconds"] for rows in log) / 60
     final = [row for rows in log for row in rows if "long_cosine" in row][-1]
+    genres, context = read("distill/genres/run.json"), read("context/run.json")
     return (
-        f"The packaged weights took {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after "
-        f"another: {tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. At the end, the cosine between "
-        f"LAM's vectors of held-out documents (up to 8k tokens) and the mean of MiniLM's vectors of their pieces was "
-        f"{final['long_cosine']:.4f}. {prediction(log)}"
+        f"Distillation took {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another: "
+        f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. At the end, the cosine between LAM's "
+        f"vectors of held-out documents (up to 8k tokens) and the mean of MiniLM's vectors of their pieces was "
+        f"{final['long_cosine']:.4f}. {prediction(log)} A last run added {genres['final']['tokens'] / 1e6:.1f}M tokens "
+        f"of more genres. Context training took {context['recipe']['steps']} steps."
     )
 
 

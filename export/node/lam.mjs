@@ -36,27 +36,85 @@ export class Lam {
 
   /** The unit vector of a text, a Float32Array. */
   async encode(text) {
-    const { Tensor } = this.ort;
     const ids = this.tokens(text);
     if (ids.length > this.limit) {
       throw new Error(`the text has ${ids.length} tokens, this graph reads ${this.limit}: take model.onnx of a new export`);
     }
-    let past = {};
+    let outputs;
+    let past = this.nothing();
+    for (let start = 0; start < ids.length; start += this.block) {
+      outputs = await this.run(ids.slice(start, start + this.block), past);
+      past = this.after(past, outputs, start === 0);
+    }
+    return outputs.sentence_embedding.data;
+  }
+
+  /**
+   * The unit vectors of a document and of its passages, each of which knows the document's beginning and the passage
+   * before it. Needs a graph that reads block by block: onnx/step_portable.onnx.
+   * @param passages the texts of the passages, in order.
+   * @param title of the document, where it is known apart from the text.
+   * @returns {{vector: Float32Array, vectors: Float32Array[]}}
+   */
+  async encodePassages(passages, title = "") {
+    if (!this.carried.length) {
+      throw new Error("this graph carries nothing from passage to passage: take onnx/step_portable.onnx");
+    }
+    const [cls, sep] = this.tokens("");
+    const most = this.block - 2;
+    const words = (text) => this.tokens(text).slice(1, -1);
+    const ids = passages.map(words);
+    const beginning = passages.length > 1 || title ? [...words(title), ...ids.flat()].slice(0, Math.min(BEGINNING, most)) : [];
+    const parts = beginning.length ? [[-1, beginning]] : [];
+    ids.forEach((tokens, number) => {
+      // A longer passage is several parts: their sums add up to its own.
+      for (let i = 0; i < Math.max(1, tokens.length); i += most) parts.push([number, tokens.slice(i, i + most)]);
+    });
+    const none = this.nothing();
+    let past = none;
+    const sums = passages.map(() => null);
+    for (const [index, [number, part]] of parts.entries()) {
+      const outputs = await this.run([cls, ...part, sep], past);
+      if (number >= 0) sums[number] = add(sums[number], outputs.present_sum.data);
+      past = { ...this.after(past, outputs, index === 0), past_sum: none.past_sum, past_count: none.past_count };
+    }
+    return { vector: unit(sums.reduce(add)), vectors: sums.map(unit) };
+  }
+
+  /** What a text's first block starts from. */
+  nothing() {
+    const past = {};
     for (const { name, shape } of this.carried) {
       const sizes = [1, ...shape.slice(1)];
-      past[name] = new Tensor("float32", new Float32Array(sizes.reduce((a, b) => a * b)), sizes);
+      past[name] = new this.ort.Tensor("float32", new Float32Array(sizes.reduce((a, b) => a * b)), sizes);
     }
-    let vector;
-    for (let start = 0; start < ids.length; start += this.block) {
-      const block = BigInt64Array.from(ids.slice(start, start + this.block), BigInt);
-      const outputs = await this.session.run({
-        input_ids: new Tensor("int64", block, [1, block.length]),
-        attention_mask: new Tensor("int64", block.map(() => 1n), [1, block.length]),
-        ...past,
-      });
-      vector = outputs.sentence_embedding.data;
-      past = Object.fromEntries(this.carried.map(({ name }) => [name, outputs[name.replace("past", "present")]]));
-    }
-    return vector;
+    return past;
+  }
+
+  /** What the next block starts from. */
+  after(past, outputs, first) {
+    return Object.fromEntries(
+      this.carried.map(({ name }) => {
+        if (!name.startsWith("past_beginning")) return [name, outputs[name.replace("past", "present")]];
+        return [name, first ? outputs[name.replace("past_beginning", "present_state")] : past[name]];
+      }),
+    );
+  }
+
+  async run(ids, past) {
+    const { Tensor } = this.ort;
+    const block = BigInt64Array.from(ids, BigInt);
+    return this.session.run({
+      input_ids: new Tensor("int64", block, [1, block.length]),
+      attention_mask: new Tensor("int64", block.map(() => 1n), [1, block.length]),
+      ...past,
+    });
   }
 }
+
+const BEGINNING = 64; // tokens of title and text, which every passage knows
+const add = (one, other) => (one ? one.map((x, i) => x + other[i]) : Float32Array.from(other));
+const unit = (sum) => {
+  const norm = Math.sqrt(sum.reduce((total, x) => total + x * x, 0));
+  return sum.map((x) => x / norm);
+};

@@ -14,7 +14,7 @@ from .options import add_dim, add_model_options, check_not_read, load_encoder, p
 if TYPE_CHECKING:
     from .options import Subparsers
 
-_PASSAGE_LINES = 4  # of a passage that was found
+_PASSAGE_LINES = 7  # of a passage that was found, and the sentences around it
 
 
 def add_encode(subparsers: Subparsers) -> None:
@@ -86,7 +86,7 @@ def add_search(subparsers: Subparsers) -> None:
         "search",
         help="find the documents of a corpus that fit a query",
         description="Find the documents that fit a query, by the cosine of their vectors; "
-        "a document counts as its best passage, which is shown too. "
+        "a document counts as its best passage, which is shown with the sentences around it. "
         "The vectors of the corpus are kept beside it, in CORPUS.jsonl.lam.npz.",
     )
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl", help="objects with `text`, `title` and `_id`")
@@ -113,6 +113,6 @@ def _search(args: argparse.Namespace) -> None:
             sys.stdout.write(f"{'':13}{textwrap.shorten(hit.text[:400], 100, placeholder=' ...')}\n")
             if hit.passage:
                 sys.stdout.write(f"{'':6}characters {hit.passage.start} to {hit.passage.end}:\n")
-                shown = textwrap.wrap(hit.passage.text, 100, max_lines=_PASSAGE_LINES, placeholder=" ...")
+                shown = textwrap.wrap(hit.passage.window, 100, max_lines=_PASSAGE_LINES, placeholder=" ...")
                 sys.stdout.writelines(f"{'':13}{line}\n" for line in shown)
         sys.stdout.write("\n")

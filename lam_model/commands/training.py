@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..training.recipe import Recipe, TuneRecipe
+from ..training.recipe import ContextRecipe, Recipe, TuneRecipe
 from .options import command_line, positive
 
 if TYPE_CHECKING:
@@ -91,6 +91,31 @@ def add_train(subparsers: Subparsers) -> None:
     )
     _add_recipe(tune, TuneRecipe)
     tune.set_defaults(run=_tune)
+    context = kinds.add_parser(
+        "context",
+        help="to know in each passage its document",
+        description="Train the DeltaNet layers so that passages know their document, by questions that a passage "
+        "answers. The run is kept in OUT; the same command goes on after a kill.",
+    )
+    context.add_argument("out", type=Path, metavar="OUT", help="the run's folder")
+    for flag, metavar, kind, text in (
+        ("--sets", "FOLDER", Path, "folders of documents.jsonl and queries.jsonl, as for `lam eval context`"),
+        ("--documents", "FILE", Path, ".parquet or .jsonl files of title and text, or title, headings and sections"),
+        ("--pairs", "FILE", Path, ".parquet or .jsonl files of query and passage"),
+        ("--sources", "NAME", str, "take only pairs whose `source` is one of these"),
+        ("--texts", "DATA", str, "plain texts to stay near the base on, as for `lam train distill`"),
+    ):
+        needed = flag in ("--sets", "--texts")
+        context.add_argument(
+            flag, nargs="+", action="extend", type=kind, default=None if needed else [], required=needed,
+            metavar=metavar, help=text,
+        )  # fmt: skip
+    context.add_argument("--guard", type=Path, metavar="FILE", help="normalised texts never to train on, one a line")
+    context.add_argument("--weights", type=Path, metavar="FILE", help="DeltaNet weights to start from")
+    context.add_argument("--base", type=Path, metavar="DIR", help="what they were trained for, if not all-MiniLM-L6-v2")
+    context.add_argument("--device", help="cpu or cuda; cuda where there is one, unless given")
+    _add_recipe(context, ContextRecipe)
+    context.set_defaults(run=_context)
     average = kinds.add_parser(
         "average",
         help="the mean of two weights files",
@@ -197,6 +222,26 @@ def _tune(args: argparse.Namespace) -> None:
     run = tune.Tuning(start, data, watched, args.out, recipe, source)
     run.train()
     sys.stdout.write(f"{args.out / 'deltanet.safetensors'}: {run.best()}\n")
+
+
+def _context(args: argparse.Namespace) -> None:
+    try:
+        from ..training import context, context_data, tune
+    except ImportError as error:
+        raise ImportError(f"{error.name} is not installed: pip install 'lam-model[train]'") from error
+    from ..evaluation.provenance import provenance
+    from ..training.data import read_guard
+
+    recipe = _recipe(ContextRecipe, vars(args))
+    guard = read_guard(args.guard) if args.guard else frozenset()
+    start = tune.start(args.out, args.weights, args.base, device=args.device)
+    sets, documents, pairs = args.sets, args.documents, args.pairs
+    steps, watched = context_data.prepare(sets, documents, pairs, args.texts, args.sources, guard, start, recipe)
+    texts = [path for path in map(Path, args.texts) if path.is_file()]
+    source = provenance(command_line(), [*sets, *documents, *pairs, *texts])
+    run = context.ContextTraining(start.model, start.base, steps, watched, args.out, recipe, source)
+    run.run()
+    sys.stdout.write(f"{args.out / 'deltanet.safetensors'}\n")
 
 
 def _average(args: argparse.Namespace) -> None:

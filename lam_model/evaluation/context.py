@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..progress import progress
-from ..reading.passages import passage_offsets
+from ..reading.cutting import passage_offsets
 from ..reading.tokenizing import plain_tokenizer
 from ..texts import clean
 from .compare import limited, load_base
@@ -31,7 +31,7 @@ ALONE, IN_DOCUMENT, TITLED = "LAM alone", "LAM in its document", "LAM, title bef
 MINILM, MINILM_TITLED, LATE = "MiniLM alone", "MiniLM, title before each passage", "MiniLM, late chunking"
 BM25, BM25_TITLED, FUSED = "BM25", "BM25, title before each passage", f"{IN_DOCUMENT} + BM25"
 SIZE = 80  # tokens of a passage at most, which is 60 words or so
-TRAINED_ON: frozenset[str] = frozenset()  # the names of sets that the packaged weights were trained on
+TRAINED_ON = frozenset({"fairytale-train", "qmsum-train"})  # sets that the packaged weights were trained on
 _RRF = 60  # the constant of reciprocal rank fusion: Cormack, Clarke, Büttcher (SIGIR 2009)
 _WINDOWS = 16  # that MiniLM reads at once
 
@@ -43,12 +43,13 @@ class Cut(NamedTuple):
     """The documents of a set, cut into passages of at most `size` tokens.
 
     Args:
-        texts: of the documents.
+        texts, titles: of the documents.
         offsets: of each document, as `Passages.offsets`.
         passages, titled: the texts of all passages, in order; the same with the document's title before each.
     """
 
     texts: list[str]
+    titles: list[str]
     size: int
     offsets: list[np.ndarray]
     passages: list[str]
@@ -114,7 +115,7 @@ def cut_documents(lam: Lam, one: ContextSet, size: int) -> Cut:
         for document, some in zip(one.documents, passages, strict=True)
         for passage in some
     ]
-    return Cut(texts, size, offsets, list(chain(*passages)), titled)
+    return Cut(texts, [document.title for document in one.documents], size, offsets, list(chain(*passages)), titled)
 
 
 def figures(rankings: Rankings, questions: Sequence[Question], offsets: list[np.ndarray]) -> Figures:
@@ -193,7 +194,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield [lam.encode(queries) @ lam.encode(cut.passages).T]
 
     def in_document(queries: list[str], cut: Cut) -> Iterator[Rankings]:
-        found = lam.encode_passages(cut.texts, size=cut.size)
+        found = lam.encode_passages(cut.texts, size=cut.size, title=cut.titles)
         similarity = lam.encode(queries) @ np.concatenate([one.vectors for one in found]).T
         yield [similarity]
         words = bm25(queries, cut.passages)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files import open_text
 from ..index.documents import Document, read
-from ..reading.passages import passage_offsets
+from ..reading.cutting import passage_offsets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

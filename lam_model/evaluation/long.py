@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..model import modeling_lam
 from ..progress import progress
 from ..reading.discriminant import document_vectors
+from .carrying import carrying
 from .compare import load_base
 from .long_sets import RetrievalSet
 from .scores import BASE_MOST, Scores
@@ -120,7 +118,7 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         yield _best(asked, _grouped(_each_once(lam.encode, alone), [len(one.offsets) for one in found]))
 
     def without_state(queries: list[str], documents: list[str]) -> Iterator[np.ndarray]:
-        with without_carried_state():
+        with carrying(lam):
             vectors = lam.encode(documents, batch_size=_BATCH)
             found = lam.encode_passages(documents)
         asked = lam.encode(queries)
@@ -152,16 +150,6 @@ def _encoders(lam: Lam, base: SentenceTransformer) -> dict[tuple[str, ...], Call
         (CUT,): cut,
         (BM25,): by_words,
     }
-
-
-@contextmanager
-def without_carried_state() -> Iterator[None]:
-    """Each block and each passage is read from an empty state: nothing is carried over."""
-    fade, modeling_lam.FADE = modeling_lam.FADE, math.exp(modeling_lam.FORGET)
-    try:
-        yield
-    finally:
-        modeling_lam.FADE = fade
 
 
 def _each_once(encode: Callable[[list[Any]], np.ndarray], texts: list[Any]) -> np.ndarray:

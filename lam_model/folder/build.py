@@ -25,6 +25,7 @@ CODE = (
     "modeling_lam.py",
     "batching.py",
     "dense.py",
+    "directions.py",
     "delta_rule.py",
     "delta_rule_cpu.py",
     "delta_net_cpu.py",

@@ -37,6 +37,7 @@ _KEPT = {
     "down": "output.dense",
     "norm": "output.LayerNorm",
 }
+_CARRY = (0.7, 0.5)  # of the states of the beginning and of the block before, what a block starts from
 _DECAY_BIAS = 4.0  # sigmoid(4) = 0.98: to begin with, half of what was read 35 tokens ago is still there
 
 
@@ -78,7 +79,8 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     for name, shape in projections.items():
         for dense in _in_layers(config, name):
             found |= {f"{dense}.weight": shape, f"{dense}.bias": shape[:1]}
-    return found | {name: (heads,) for name in _in_layers(config, "delta_net.scale")}
+    found |= {name: (heads,) for name in _in_layers(config, "delta_net.scale")}
+    return found | {name: (2, heads) for name in _in_layers(config, "delta_net.carry")}
 
 
 def _in_layers(config: dict[str, Any], *names: str) -> list[str]:
@@ -110,6 +112,7 @@ def start(base: Path) -> Tensors:
             tensors[f"{lam}in_proj.{kind}"] = np.concatenate([*qkv, gates])
             tensors[f"{lam}out_proj.{kind}"] = bert[f"{attention}output.dense.{kind}"]
         tensors[f"{lam}scale"] = np.ones(config["num_attention_heads"], np.float32)
+        tensors[f"{lam}carry"] = np.repeat(np.array(_CARRY, np.float32)[:, None], config["num_attention_heads"], 1)
     return _checked(base / WEIGHTS, tensors, shapes(config))
 
 

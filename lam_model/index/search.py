@@ -14,7 +14,7 @@ import numpy as np
 
 from ..files import kind, replacing
 from ..folder.base import sha256
-from ..reading.passages import PASSAGE_TOKENS
+from ..reading.cutting import PASSAGE_TOKENS, window
 from .documents import Document, read
 from .vectors import in_chunks
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..runtime.sentence_transformers import Lam
 
 log = logging.getLogger(__name__)
+
+WINDOW = 600  # characters: a passage alone is too short to be understood
 
 
 class Index(NamedTuple):
@@ -40,11 +42,16 @@ class Index(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """A part of a document: `document.whole[start:end]`."""
+    """A part of a document: `document.whole[start:end]`.
+
+    Args:
+        window: the text of the whole sentences around it, `WINDOW` characters at most.
+    """
 
     start: int
     end: int
     text: str
+    window: str
 
 
 class Hit(NamedTuple):
@@ -118,7 +125,8 @@ def search(
         number = starts[i] + scores[starts[i] : starts[i] + count].argmax()
         if count > 1:
             start, end = index.offsets[number].tolist()
-            passage = Passage(start, end, document.whole[start:end])
+            first, last = window(document.whole, start, end, WINDOW)
+            passage = Passage(start, end, document.whole[start:end], document.whole[first:last])
         return Hit(float(scores[number]), document.id or "", document.title, document.text, passage)
 
     return [[hit(row, i) for i in order] for row, order in zip(scores, best, strict=True)]

@@ -19,14 +19,17 @@ from .delta_rule_cpu import (
     aligned,
     begin,
     compiled,
+    foretell,
     intrinsic,
     ir,
+    numba,
     over_heads,
     read_token,
     take,
     to_numpy,
     types,
 )  # fmt: skip
+from .directions import State
 
 _LANES = 32  # gates worked on together
 
@@ -133,14 +136,14 @@ def _kernel(width: int) -> Callable[..., None]:
     """For heads of so many numbers, known to the compiler."""
 
     @compiled
-    def delta_net(projected, mask, kept, reverse_kept, scale, state, mixed, last_state, taken):
+    def delta_net(projected, mask, breaks, scale, carry, beginning, last, mixed, next_beginning, next_last, taken):
         batch, length = mask.shape
         heads = len(scale)
         size = heads * width
         row = 3 * size + 4 * heads
         p = np.empty(width, np.float32)
-        leftward_state = aligned(1, width, width, last_state)[0]
-        scratch = aligned(5, length, width, last_state).reshape(5, length * width)
+        leftward_state = aligned(1, width, width, next_last)[0]
+        scratch = aligned(5, length, width, next_last).reshape(5, length * width)
         query, key, value, rightwards, leftwards = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
         gates = np.empty((4, -(-length // _LANES) * _LANES), np.float32)
         beta, reverse_beta, decay, reverse_decay = gates[0], gates[1], gates[2], gates[3]
@@ -162,17 +165,26 @@ def _kernel(width: int) -> Callable[..., None]:
             for t in range(length):
                 if not mask[n, t]:  # a pad writes nothing and forgets nothing
                     gates[:2, t], gates[2:, t] = 0, 1
-                if kept.size:
-                    decay[t] *= kept[n, t]
-                    reverse_decay[t] *= reverse_kept[n, t]
 
-            S = last_state[n, h]
-            begin(S, p, state, n, h, key, 0)
+            B, S = next_beginning[n, h], next_last[n, h]
+            known = last.size > 0  # whether there was a beginning
+            begin(S, p, last, n, h, key, 0)
+            if known:
+                B[:] = beginning[n, h]
+                if mask[n, 0]:
+                    _start(B, S, carry[0, h], carry[1, h], p, key, 0)
             for t in range(length):
                 at, then = t * width, min(t + 1, length - 1) * width
+                if breaks.size and breaks[n, t]:
+                    if not known:
+                        B[:] = S
+                        known = True
+                    _start(B, S, carry[0, h], carry[1, h], p, key, at)
                 read_token(
                     width, width, False, S, S, p, query, at, key, at, then, value, at, beta[t], decay[t], rightwards, at
                 )
+            if not known:
+                B[:] = S
             S = leftward_state
             S[:] = 0
             p[:] = 0
@@ -182,6 +194,9 @@ def _kernel(width: int) -> Callable[..., None]:
                     width, width, True, S, S, p, query, at, key, at, then, value, at, reverse_beta[t], reverse_decay[t],
                     leftwards, at,
                 )  # fmt: skip
+                if breaks.size and breaks[n, t]:
+                    S[:] = 0
+                    p[:] = 0
             for t in range(length):
                 begins = ((n * length + t) * heads + h) * width
                 _add(width, scale[h], rightwards, leftwards, t * width, mixed, begins)
@@ -189,38 +204,48 @@ def _kernel(width: int) -> Callable[..., None]:
     return delta_net
 
 
+@numba.njit(nogil=True)
+def _start(B, S, of_beginning, of_last, p, key, key_at):
+    """Make of a head's last state the mixture that a part starts from, and what it foretells of the part's token."""
+    for i in range(S.shape[0]):
+        for j in range(S.shape[1]):
+            S[i, j] = of_beginning * B[i, j] + of_last * S[i, j]
+    foretell(S, key, key_at, p)
+
+
 def fused_delta_net(
     projected: Tensor,
     mask: Tensor,
-    fading: tuple[Tensor, Tensor] | None,
     scale: Tensor,
-    state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+    state: State | None,
+    carry: Tensor,
+    breaks: Tensor | None,
+) -> tuple[Tensor, State]:
     """From the projection of a layer's input to the input of its second one.
 
     Args:
         projected: queries, keys and values, then for each head both directions' logits of beta and of the decay:
             (batch, length, 3 size + 4 heads), float32 or bfloat16.
         mask: (batch, length), 0 for pads.
-        fading: log decays of both directions beside their own, each (batch, length); none if None.
         scale: (heads).
-        state: (batch, heads, head size, head size) to go on from, left to right; zeros if None.
+        state, carry, breaks: as for `both_directions`.
 
     Returns:
-        (batch, length, size) of the projection's dtype, and the state after the last token.
+        (batch, length, size) of the projection's dtype, and the state to go on from.
     """
     batch, length, _ = projected.shape
     heads = len(scale)
     size = (projected.shape[-1] - 4 * heads) // 3
     mixed = projected.new_empty(batch, length, size)
-    last_state = mixed.new_empty(batch, heads, size // heads, size // heads, dtype=torch.float32)
-    # Empty stands for all and for zeros.
-    kept = [mixed.new_empty(0, 0)] * 2 if fading is None else [x.exp() for x in fading]
-    state = last_state[:0] if state is None else state
-    given = (x.float().contiguous() for x in (mask, *kept, scale, state))
-    arrays = (_flat(projected), *map(to_numpy, given), _flat(mixed), to_numpy(last_state))
+    shape = (batch, heads, size // heads, size // heads)
+    after = State(*(mixed.new_empty(shape, dtype=torch.float32) for _ in range(2)))
+    # Empty stands for no state and no break.
+    before = State(after.last[:0], after.last[:0]) if state is None else state
+    breaks = mask.new_empty(0, 0) if breaks is None else breaks
+    given = (x.float().contiguous() for x in (mask, breaks, scale, carry, *before))
+    arrays = (_flat(projected), *map(to_numpy, given), _flat(mixed), *map(to_numpy, after))
     over_heads(_kernel(size // heads), batch, length, heads, *arrays)
-    return mixed, last_state
+    return mixed, after
 
 
 def _flat(x: Tensor) -> np.ndarray:

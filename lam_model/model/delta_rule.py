@@ -175,62 +175,12 @@ def onnx_delta_rule(
     return output.unflatten(-1, (heads, width)), after
 
 
-# Two operators for a compiler that looks on: it neither copies loops for every length nor looks into compiled code.
-# Their names have this file's module in them, for a model folder brings the file too.
-_OPERATORS = __name__.replace(".", "_")
-
-
-@torch.library.custom_op(f"{_OPERATORS}::delta_rule", mutates_args=())
-def opaque_delta_rule(
-    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, reverse: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The fastest form as one operator, to be seen by `torch.compile`, `torch.export` and `torch.jit.trace`."""
-    output, last_state = delta_rule(query, key, value, beta, log_decay, state, reverse, _at_hand(query))
-    return output.contiguous(), last_state.contiguous()
-
-
-@torch.library.custom_op(f"{_OPERATORS}::delta_rule_backward", mutates_args=())
-def _opaque_backward(
-    query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor,
-    reverse: bool, d_output: Tensor, d_state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (query, key, value, beta, log_decay, state)]
-        query, key, value, beta, log_decay, state = inputs
-        outputs = delta_rule(query, key, value, beta, log_decay, state, reverse, _at_hand(query))
-        found = torch.autograd.grad(outputs, inputs, (d_output, d_state))
-    d_query, d_key, d_value, d_beta, d_log_decay, d_before = (x.contiguous() for x in found)
-    return d_query, d_key, d_value, d_beta, d_log_decay, d_before
-
-
-@opaque_delta_rule.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, *_: Any) -> Any:
-    return value.new_empty(value.shape), state.new_empty(state.shape)
-
-
-@_opaque_backward.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in arguments[:6])
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.reverse = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gradients(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    return *_opaque_backward(*ctx.saved_tensors, ctx.reverse, *gradients), None
-
-
-opaque_delta_rule.register_autograd(_gradients, setup_context=_keep)
-
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "naive": naive_delta_rule,
     "chunked": chunked_delta_rule,
     "cpu": cpu_delta_rule,
     "fla": fla_delta_rule,
     "onnx": onnx_delta_rule,
-    "opaque": opaque_delta_rule,
 }
 
 
@@ -268,7 +218,7 @@ def delta_rule(
 def fuses(projected: Tensor) -> bool:
     """Whether all that a layer does with a projection is best done in one pass (`delta_net_cpu.py`)."""
     kinds = (torch.float32, torch.bfloat16)
-    return not torch.is_grad_enabled() and projected.dtype in kinds and _fastest(projected) == "cpu"
+    return not (torch.is_grad_enabled() or is_traced()) and projected.dtype in kinds and _fastest(projected) == "cpu"
 
 
 def _flipped(
@@ -294,17 +244,13 @@ def _flipped(
 
 
 def is_traced() -> bool:
-    """Whether a compiler looks on: `torch.compile`, `torch.export` or `torch.jit.trace`."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether a compiler looks on: `torch.compile`, `torch.export` or `torch.jit.trace`, but not the ONNX export."""
+    return not torch.onnx.is_in_onnx_export() and (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def _fastest(tensor: Tensor) -> str:
     if torch.onnx.is_in_onnx_export():
         return "onnx"
-    return "opaque" if is_traced() else _at_hand(tensor)
-
-
-def _at_hand(tensor: Tensor) -> str:
     if tensor.is_cuda and chunk_gated_delta_rule is not None:
         return "fla"
     if tensor.device.type == "cpu" and find_spec("numba"):

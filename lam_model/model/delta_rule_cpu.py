@@ -283,7 +283,7 @@ def _backward_kernel(K: int, V: int, reverse: bool) -> Callable[..., None]:
                     unread, 0,
                 )  # fmt: skip
             dS = d_state[n, h]
-            _foretell(dS, key, key_0 + (0 if reverse else length - 1) * strides[1, 1], e)
+            foretell(dS, key, key_0 + (0 if reverse else length - 1) * strides[1, 1], e)
             for s in range(length - 1, -1, -1):
                 t = length - 1 - s if reverse else s
                 t_next = min(t + 1, length - 1) if reverse else max(t - 1, 0)
@@ -310,11 +310,11 @@ def begin(S, p, state, n, h, key, key_at):
         for i in range(S.shape[0]):
             for j in range(S.shape[1]):
                 S[i, j] = state[n, h, i, j]
-        _foretell(S, key, key_at, p)
+        foretell(S, key, key_at, p)
 
 
 @numba.njit(nogil=True)
-def _foretell(S, key, key_at, p):
+def foretell(S, key, key_at, p):
     """The state's product with a key."""
     p[:] = 0
     for i in range(S.shape[0]):

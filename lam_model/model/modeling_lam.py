@@ -1,14 +1,13 @@
 """LAM: a BERT sentence encoder whose softmax attention is replaced by gated DeltaNet layers.
 
 Embeddings, feed-forward layers and LayerNorms are the base's own, frozen; each attention is a `GatedDeltaNet`,
-trained. A text is read in blocks of `block_size` tokens: left to right the state is carried through the whole
-text, fading from each block to the next; right to left it starts anew in each block. So time grows linearly with the
+trained. A text is read in blocks of `block_size` tokens. Left to right, a block starts from what the text's beginning
+left and what the block before it left (`directions.py`); right to left it starts anew. So time grows linearly with the
 length of the text, memory stays flat, and a text read in several calls has the vector of the text read in one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,14 @@ from transformers.utils import ModelOutput
 
 from .batching import CPU, GPU, alike
 from .configuration_lam import LamConfig
-from .delta_rule import delta_rule, fuses, is_traced
+from .delta_rule import fuses, is_traced
 from .dense import Dense
+from .directions import State, both_directions
 
 if TYPE_CHECKING:  # of a local folder's code, transformers 4 copies only the files that this one names
     from .delta_rule_cpu import delta_rule as _  # noqa: F401
 
-FADE = 0.2  # what is left of the state from left to right where a block or a part of one begins (docs/LOG.md)
-FORGET = -50.0  # log decay that leaves nothing of a state, and the sums of a chunk's log decays exact
+CARRY = (0.7, 0.5)  # of the states of the beginning and of the block before, what a block starts from, untrained
 _PIECE = 16_384  # numbers: torch starts its threads for more
 
 
@@ -39,7 +38,7 @@ class LamOutput(ModelOutput):
 
     Args:
         last_hidden_state: (batch, length, hidden size); zeros at the pads that were not read.
-        state: what has been read so far, (batch, layers, heads, head size, head size), float32; of `forward` with
+        state: what has been read so far, (batch, layers, 2, heads, head size, head size), float32; of `forward` with
             `output_state`.
         hidden_states: with `output_hidden_states`, the embeddings and each layer's output.
     """
@@ -63,28 +62,23 @@ class GatedDeltaNet(nn.Module):
         # query, key, value, then write strength (beta) and decay for each head and direction
         self.in_proj = Dense(size, 3 * size + 4 * heads)
         self.scale = nn.Parameter(torch.ones(heads))
+        self.carry = nn.Parameter(torch.empty(2, heads))  # of the beginning's state, and of the one before
         self.out_proj = Dense(size, size)
 
     def forward(
-        self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x (batch, length, size), mask and breaks (batch, length), state (batch, heads, head size, head size)."""
+        self, x: Tensor, mask: Tensor, state: State | None, breaks: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """x (batch, length, size), mask and breaks (batch, length); see `both_directions`."""
         projected = self.in_proj(x)
-        if state is not None:
-            state = state * torch.where(mask[:, 0] > 0, FADE, 1.0)[:, None, None, None]
-        # log decays at a break, a pad with none of its own
-        fading = None if breaks is None else (breaks * math.log(FADE), breaks * FORGET)
         if fuses(projected):
             from .delta_net_cpu import fused_delta_net  # imports numba
 
-            mixed, state = fused_delta_net(projected, mask, fading, self.scale, state)
+            mixed, state = fused_delta_net(projected, mask, self.scale, state, self.carry, breaks)
         else:
-            mixed, state = self._mix(projected, mask, fading, state)
+            mixed, state = self._mix(projected, mask, state, breaks)
         return self.out_proj(mixed.to(x.dtype)), state
 
-    def _mix(
-        self, projected: Tensor, mask: Tensor, fading: tuple[Tensor, Tensor] | None, state: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _mix(self, projected: Tensor, mask: Tensor, state: State | None, breaks: Tensor | None) -> tuple[Tensor, State]:
         """From one projection to the other. Arguments and results are those of `delta_net_cpu.fused_delta_net`."""
         heads = self.heads
         size = (projected.shape[-1] - 4 * heads) // 3
@@ -99,17 +93,16 @@ class GatedDeltaNet(nn.Module):
         # A pad writes nothing and forgets nothing. Both functions of all gates: one node of an ONNX graph.
         infinite = projected.new_full((2 * heads,), torch.inf)
         gates = gates + torch.where(mask[..., None] > 0, 0.0, torch.cat([-infinite, infinite]))
-        beta, log_decay = gates.sigmoid().chunk(4, dim=-1)[:2], F.logsigmoid(gates).chunk(4, dim=-1)[2:]
-        if fading is not None:
-            log_decay = tuple(own + beside[..., None] for own, beside in zip(log_decay, fading, strict=True))
-        left_to_right, state = delta_rule(query, key, value, beta[0], log_decay[0], state)
-        right_to_left, _ = delta_rule(query, key, value, beta[1], log_decay[1], reverse=True)
-        mixed = left_to_right.flatten(-2) + right_to_left.flatten(-2)
-        return mixed * self.scale[:, None].expand(heads, size // heads).flatten(), state
+        b_right, b_left, _, _ = gates.sigmoid().chunk(4, dim=-1)
+        _, _, g_right, g_left = F.logsigmoid(gates).chunk(4, dim=-1)
+        mixed, state = both_directions(
+            query, key, value, (b_right, b_left), (g_right, g_left), mask, state, self.carry, breaks
+        )
+        return mixed.flatten(-2) * self.scale[:, None].expand(heads, size // heads).flatten(), state
 
 
 class LamEmbeddings(nn.Module):
-    """BERT's embeddings of words and positions; the first token alone has position 0."""
+    """BERT's embeddings of words and of positions, which are counted anew in each block."""
 
     def __init__(self, config: LamConfig):
         super().__init__()
@@ -118,16 +111,8 @@ class LamEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, tokens: Tensor, first_block: bool | Tensor, breaks: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor) -> Tensor:
         """tokens: ids (batch, length), or the vectors of words in their place (batch, length, size)."""
-        position = torch.arange(tokens.shape[1], device=tokens.device)
-        if breaks is not None:
-            begin = torch.where(breaks, position + 1, 0).cummax(dim=-1).values
-            position = torch.maximum(position - begin, position.clamp(max=1))
-        if isinstance(first_block, Tensor):
-            position = torch.maximum(position, 1 - first_block[:, None].to(position.dtype))
-        elif not first_block:
-            position = position.clamp(min=1)
         words = tokens if tokens.is_floating_point() else self.word_embeddings(tokens)
         x = words + self.token_type_embeddings.weight[0]
         return self.LayerNorm(x + self.position_embeddings(position))
@@ -147,8 +132,8 @@ class LamLayer(nn.Module):
         self.base_only = config.base_only
 
     def forward(
-        self, x: Tensor, mask: Tensor, state: Tensor | None, breaks: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, mask: Tensor, state: State | None, breaks: Tensor | None
+    ) -> tuple[Tensor, State | None]:
         if self.base_only:
             x = self.delta_net_norm(x)
         else:
@@ -198,6 +183,8 @@ class LamModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
         if isinstance(module, GatedDeltaNet):
             nn.init.ones_(module.scale)
+            for factors, start in zip(module.carry, CARRY, strict=True):
+                nn.init.constant_(factors, start)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.word_embeddings
@@ -217,11 +204,15 @@ class LamModel(PreTrainedModel):
 
         Args:
             input_ids, attention_mask: (batch, length), at most `block_size` tokens, padded on the right.
-            state: as returned for the block before; None for the first.
-            first_block: whether the text begins here; a tensor (batch,) where texts differ.
-            breaks: (batch, length), true at the pads between parts that are to be read as if each were a block.
+            state: as returned for the block before; None where nothing has been read.
+            first_block: whether the block, or each of its parts, begins with position 0, as a text's first token has;
+                a tensor (batch,) where texts differ.
+            breaks: (batch, length), true at the first token of each part but the first; parts are read as if each were
+                a block.
         """
-        states: Sequence[Tensor | None] = [None] * len(self.layers) if state is None else state.unbind(1)
+        states: Sequence[State | None] = [None] * len(self.layers)
+        if state is not None:
+            states = [State(*of_layer.unbind(1)) for of_layer in state.unbind(1)]
         (last,), states = self._read(input_ids, attention_mask, states, first_block, breaks)
         return LamOutput(last, self._stack(states))
 
@@ -242,7 +233,7 @@ class LamModel(PreTrainedModel):
 
     def _read_blocks(
         self, tokens: Tensor, attention_mask: Tensor, all_layers: bool = False
-    ) -> Iterator[tuple[Tensor, slice, tuple[Tensor, ...], Sequence[Tensor | None]]]:
+    ) -> Iterator[tuple[Tensor, slice, tuple[Tensor, ...], Sequence[State | None]]]:
         """Read texts of any length, a block at a time of those that are alike; one that has ended is read no further.
 
         Yields:
@@ -253,39 +244,50 @@ class LamModel(PreTrainedModel):
         ends = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device) * (attention_mask > 0)
         counts, order = F.pad(ends, (1, 0)).amax(1).sort(descending=True, stable=True)
         lengths: list[int] = counts.tolist()
-        states: list[Tensor | None] = [None] * len(self.layers)
+        states: list[State | None] = [None] * len(self.layers)
         for start in range(0, max(lengths, default=0), size):
             left = [min(length - start, size) for length in lengths if length > start]
             after = []
             for group in alike(left, **limits):
                 rows, block = order[group], slice(start, start + left[group.start])
-                before = [state if state is None else state[group] for state in states]
+                before = [state and State(*(x[group] for x in state)) for state in states]
                 some, mask = tokens[rows, block], attention_mask[rows, block]
                 hidden_states, last_states = self._read(some, mask, before, start == 0, all_layers=all_layers)
                 after.append(last_states)
                 yield rows, block, hidden_states, last_states
-            states = [None if state[0] is None else torch.cat(state) for state in zip(*after, strict=True)]
+            states = [
+                None if parts[0] is None else State(*map(torch.cat, zip(*parts, strict=True)))
+                for parts in zip(*after, strict=True)
+            ]
 
     def _read(
         self,
         tokens: Tensor,
         attention_mask: Tensor,
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         first_block: bool | Tensor,
         breaks: Tensor | None = None,
         all_layers: bool = False,
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[State | None, ...]]:
         """The hidden states of a block, the last layer's or all, and each layer's state after it."""
-        return self._mix(self.embeddings(tokens, first_block, breaks), attention_mask, states, breaks, all_layers)
+        position = torch.arange(tokens.shape[1], device=tokens.device)
+        if breaks is not None:
+            position = position - torch.where(breaks, position, 0).cummax(dim=-1).values
+            position = position.clamp(max=self.config.block_size - 1)  # of the pads beside a longer text in parts
+        if isinstance(first_block, Tensor):
+            position = torch.maximum(position, 1 - first_block[:, None].to(position.dtype))
+        elif not first_block:
+            position = position.clamp(min=1)
+        return self._mix(self.embeddings(tokens, position), attention_mask, states, breaks, all_layers)
 
     def _mix(
         self,
         x: Tensor,
         attention_mask: Tensor,
-        states: Sequence[Tensor | None],
+        states: Sequence[State | None],
         breaks: Tensor | None,
         all_layers: bool,
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[State | None, ...]]:
         hidden_states, last_states = [x] * all_layers, []
         for layer, state in zip(self.layers, states, strict=True):
             x, state = layer(x, attention_mask, state, breaks)
@@ -295,25 +297,19 @@ class LamModel(PreTrainedModel):
 
     def _read_at_once(
         self, tokens: Tensor, attention_mask: Tensor, all_layers: bool
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        """As `_read_blocks`, without a loop: for a compiler that looks on, which would make a copy of each turn.
+    ) -> tuple[tuple[Tensor, ...], tuple[State | None, ...]]:
+        """As `_read_blocks`, without a loop: for a compiler that looks on, which would make a copy of each turn."""
+        size, token = self.config.block_size, torch.arange(tokens.shape[1], device=tokens.device)
+        position = torch.where(token < size, token, (token % size).clamp(min=1))
+        breaks = ((token % size == 0) & (token > 0))[None] & (attention_mask > 0)
+        return self._mix(
+            self.embeddings(tokens, position), attention_mask, [None] * len(self.layers), breaks, all_layers
+        )
 
-        Between two blocks stands a pad at which the states fade and end.
-        """
-        size, length, none = self.config.block_size, tokens.shape[1], [None] * len(self.layers)
-        place = torch.arange(length + (length - 1) // size, device=tokens.device)
-        source = (place - place // (size + 1)).clamp(max=length - 1)
-        breaks = (place % (size + 1) == size)[None]
-        mask = torch.where(breaks, 0, attention_mask.index_select(1, source))
-        x = self.embeddings(tokens.index_select(1, source), True, breaks)
-        follows = mask.flip(1).cumsum(1).flip(1) > 0  # the state of a text that has ended does not fade any more
-        hidden_states, states = self._mix(x, mask, none, breaks & follows, all_layers)
-        own = torch.arange(length, device=tokens.device)
-        own = own + own // size
-        return tuple(x.index_select(1, own) for x in hidden_states), states
-
-    def _stack(self, states: Sequence[Tensor | None]) -> Tensor | None:
-        return None if self.config.base_only else torch.stack([x for x in states if x is not None], dim=1)
+    def _stack(self, states: Sequence[State | None]) -> Tensor | None:
+        if self.config.base_only:
+            return None
+        return torch.stack([torch.stack(state, dim=1) for state in states if state is not None], dim=1)
 
     def forward(
         self,
@@ -351,7 +347,7 @@ class LamModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
         hidden_states: Sequence[Tensor]
-        states: Sequence[Tensor | None]
+        states: Sequence[State | None]
         if is_traced():
             hidden_states, states = self._read_at_once(tokens, attention_mask, output_hidden_states)
         else:
@@ -365,20 +361,21 @@ class LamModel(PreTrainedModel):
 
     def _read_and_gather(
         self, tokens: Tensor, attention_mask: Tensor, all_layers: bool, with_states: bool
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[list[Tensor], list[State]]:
         """The hidden states of the last layer or of all, and each layer's state if wanted, in the texts' order."""
         config, like = self.config, self.embeddings.LayerNorm.weight
         batch, length = attention_mask.shape
         heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
         hidden_states: list[Tensor] = []
-        states = [like.new_zeros(batch, heads, width, width, dtype=torch.float32) for _ in self.layers if with_states]
+        shape = (2, batch, heads, width, width)
+        states = [State(*like.new_zeros(shape, dtype=torch.float32)) for _ in self.layers if with_states]
         for rows, block, read, last_states in self._read_blocks(tokens, attention_mask, all_layers):
             hidden_states = hidden_states or [x.new_zeros(batch, length, config.hidden_size) for x in read]
             for whole, part in zip(hidden_states, read, strict=True):
                 whole[rows, block] = part
             for kept, state in zip(states, last_states, strict=False):
-                if state is not None:
-                    kept[rows] = state
+                for whole, part in zip(kept, state or (), strict=False):
+                    whole[rows] = part
         nothing = like.new_zeros(batch, length, config.hidden_size)
         return hidden_states or [nothing] * (len(self.layers) + 1 if all_layers else 1), states
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from tokenizers import Tokenizer
 
-# What a model has read of a text, float32 (layers, heads, head size, head size), as the runtime keeps it; None where
-# nothing has been read, and of a model without DeltaNet layers.
+# What a model has read of a text, float32 (layers, 2, heads, head size, head size): the states after its first part and
+# after its last, as the runtime keeps them. None where nothing has been read, and of a model without DeltaNet layers.
 State = Any
 
 
@@ -36,9 +36,9 @@ class Reader(Protocol):
 
         Args:
             blocks: of each text, the parts of its block; of each part, its token ids. Every part is read as if it were
-                a block of its own. A block has at most `block_size` tokens, one for each boundary of parts counted.
-            states: of each text, as returned for the block before.
-            first: whether the texts begin here.
+                a block of its own. A block has at most `block_size` tokens.
+            states: of each text, as returned for the block before; None where texts begin.
+            first: whether each part begins with position 0, as the first token of a text does.
 
         Returns:
             Of each text, the sums of the last hidden states over the tokens of each part, float32 (parts, dimension);

@@ -34,9 +34,9 @@ class Stream:
             stream.feed(piece)
         vector = stream.vector()
 
-    It holds the state of the blocks read, the tokens of the running block (read again for each vector, for right to
-    left they depend on what is still to come) and a word that may go on: memory does not grow with the text. A limit
-    that `model.max_seq_length` sets is not for streams.
+    It holds the states after the first block and the last, the tokens of the running block (read again for each vector,
+    for right to left they depend on what is still to come) and a word that may go on: memory does not grow with the
+    text. A limit that `model.max_seq_length` sets is not for streams.
 
     Args:
         model: as from `lam_model.load`, or an `OnnxEncoder`. Any number of streams may share it.
@@ -130,7 +130,6 @@ class Stream:
             raise ValueError("state_dict is of a stream of another model: load the model that it was made with")
         if state is not None:
             state = np.asarray(state).astype(np.float32)
-            state = state.reshape(state.shape[-4:])  # it had a first axis of one text before
         self._read = _Read(state, total, state_dict["count"])
         self._tokens = list(state_dict["tokens"])
         self._pending = state_dict["pending"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +17,13 @@ from .tokenizing import plain_tokenizer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_BREAK, _END = -1, -2  # in place of a part's number: between two parts, and after the last
+_END = -1  # in place of a part's number, after the last
 
 
 class TorchReader:
     """Reads with the `LamModel` of a `SentenceTransformer` whose vectors are means over tokens; see `Reader`.
 
-    The parts of a block are read at once, with a pad between them at which the state fades, as it does from block to
-    block.
+    The parts of a block are read at once.
 
     Raises:
         TypeError: there is no `LamModel`.
@@ -66,7 +66,7 @@ class TorchReader:
                 real.long(),
                 None if before[0] is None else torch.stack([torch.as_tensor(x, device=device) for x in before]),
                 first_block=first,
-                breaks=part == _BREAK,
+                breaks=real & (part.diff(dim=1, prepend=part[:, :1]) > 0) if part.max() > 0 else None,
             )
             counts = [len(blocks[row]) for row in rows]
             tokens_of = part[:, None] == torch.arange(max(counts), device=device)[:, None]
@@ -82,13 +82,9 @@ class TorchReader:
 
 
 def _joined(parts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """The tokens of parts, and the number of each token's; both are `_BREAK` between two parts."""
-    ids: list[int] = []
-    numbers: list[int] = []
-    for number, part in enumerate(parts):
-        ids += [*[_BREAK] * bool(ids), *part]
-        numbers += [_BREAK] * bool(numbers) + [number] * len(part)
-    return torch.tensor(ids, dtype=torch.long), torch.tensor(numbers, dtype=torch.long)
+    """The tokens of parts, and the number of each token's."""
+    numbers = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    return torch.tensor([*chain(*parts)], dtype=torch.long), numbers
 
 
 def pools_the_mean(model: SentenceTransformer) -> bool:

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer
 
 from .. import __version__
 from ..model.batching import CPU, alike
-from ..reading.passages import PASSAGE_TOKENS, Passages, encode_passages
+from ..reading.cutting import PASSAGE_TOKENS
+from ..reading.passages import Document, Passages, Spans, encode_passages
 from ..reading.reader import State
 from ..reading.tokenizing import unlimited
-from ..texts import check, clean
+from ..texts import clean
 from . import onnx_source as source
 from .dims import check_dim, dims
 from .onnx_session import OnnxSession
@@ -105,20 +106,64 @@ class OnnxEncoder:
 
     @overload
     def encode_passages(  # type: ignore[overload-overlap]  # a str is a sequence of them too
-        self, texts: str, size: int = ..., batch_size: int = ...
+        self,
+        texts: str,
+        size: int = ...,
+        batch_size: int = ...,
+        *,
+        title: str | None = ...,
+        spans: Spans | None = ...,
+        context: bool = ...,
     ) -> Passages: ...
 
     @overload
-    def encode_passages(self, texts: Sequence[str], size: int = ..., batch_size: int = ...) -> list[Passages]: ...
+    def encode_passages(
+        self,
+        texts: Sequence[Document],
+        size: int = ...,
+        batch_size: int = ...,
+        *,
+        title: Sequence[str | None] | None = ...,
+        spans: Sequence[Spans] | None = ...,
+        context: bool = ...,
+    ) -> list[Passages]: ...
 
     def encode_passages(
-        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
+        self,
+        texts: Any,
+        size: int = PASSAGE_TOKENS,
+        batch_size: int = 8,
+        *,
+        title: Any = None,
+        spans: Any = None,
+        context: bool = True,
     ) -> Passages | list[Passages]:
-        """Embed texts and their passages in one pass; see `lam_model.reading.passages.encode_passages`."""
-        texts = check(texts)
-        several = [texts] if isinstance(texts, str) else texts
-        found = encode_passages(self, several, size, batch_size, dim=self.truncate_dim)
-        return found[0] if isinstance(texts, str) else found
+        """Embed documents and their passages in one pass, so that a passage knows its document.
+
+        How texts are cut and read: see `lam_model.reading.passages.encode_passages`.
+
+        Args:
+            texts: one text, or several documents: each is a text, or a list of its passages in order.
+            size: most tokens of a passage that is cut here.
+            batch_size: documents that are read together, a block of each at a time.
+            title: of the text, or one for each document, None where it is not known apart from the text.
+            spans: of the text, or of each document: the characters where its passages begin and end, instead of `size`.
+            context: whether passages know their document; if not, each has the vector that `encode` gives of its text.
+
+        Returns:
+            For each document `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that
+            of `encode` if there is one at most and no title; `vectors` (passages, size); and `offsets` (passages, 2),
+            the characters where they begin and end, of the text or of the passages joined.
+
+        Raises:
+            TypeError: something is not a string, or not a pair of integers; the message says where.
+            ValueError: an argument is out of range or does not fit the documents; the message says which, and where.
+        """
+        if isinstance(texts, str):
+            one = {"title": None if title is None else [title], "spans": None if spans is None else [spans]}
+            return self.encode_passages([texts], size, batch_size, context=context, **one)[0]
+        dim = self.truncate_dim
+        return encode_passages(self, texts, size, batch_size, dim=dim, titles=title, spans=spans, context=context)
 
     def tokenize(self, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
         """The token ids of each text, [CLS] and [SEP] among them; at most so many, if there is a limit."""
@@ -172,14 +217,16 @@ class OnnxEncoder:
             for group in alike([len(blocks[row][number]) for row in rows], **CPU | {"most": batch_tokens}):
                 some = rows[group]
                 inputs = self._padded([blocks[row][number] for row in some])
-                if not (first and number == 0):
+                if states[some[0]] is not None:
                     inputs |= self._past([states[row] for row in some])
+                if not first:
+                    inputs["past_count"] = np.ones((len(some), 1), np.float32)  # the text has begun before
                 goes_on = not last or any(number + 1 < len(blocks[row]) for row in some)
                 carried = [name.replace("past", "present") for name in self._states if goes_on]
                 found, *after = self._session.run(["present_sum", *carried], inputs)
                 for i, row in enumerate(some):
                     sums[row][number] = found[i]
-                    states[row] = np.stack([state[i] for state in after]) if after else None
+                    states[row] = _after(states[row], [state[i] for state in after])
         return sums, states
 
     def array(self, x: Any) -> np.ndarray:
@@ -187,9 +234,11 @@ class OnnxEncoder:
         return np.asarray(x)
 
     def _past(self, states: Sequence[State]) -> dict[str, np.ndarray]:
-        layers = zip(self._states, zip(*states, strict=True), strict=True) if self._states else ()
-        past = {name: np.stack(state) for name, state in layers}
-        return past | {"past_count": np.ones((len(states), 1), np.float32)}  # the text has begun before
+        both = np.stack(states, axis=2)  # (layers, 2, texts, ...)
+        past: dict[str, np.ndarray] = {}
+        for name, (beginning, last) in zip(self._states, both, strict=True):
+            past |= {name.replace("state", "beginning"): beginning, name: last}
+        return past
 
     def _padded(self, rows: list[Sequence[int]]) -> dict[str, np.ndarray]:
         ids = np.full((len(rows), max(map(len, rows))), self._pad, np.int64)
@@ -200,3 +249,11 @@ class OnnxEncoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._again, ()
+
+
+def _after(state: State, layers: list[np.ndarray]) -> State:
+    """What has been read after a part, from what had been read before it."""
+    if not layers:
+        return None
+    last = np.stack(layers)
+    return np.stack([last if state is None else state[:, 0], last], axis=1)

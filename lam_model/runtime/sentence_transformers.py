@@ -19,11 +19,12 @@ from transformers.utils import PaddingStrategy
 
 from .. import __version__
 from ..folder.manifest import NO_LIMIT
-from ..reading.passages import PASSAGE_TOKENS, Passages, encode_passages
+from ..reading.cutting import PASSAGE_TOKENS
+from ..reading.passages import Document, Passages, Spans, encode_passages
 from ..reading.reader import reader_of
 from ..reading.tokenizing import plain_tokenizer
 from ..reading.torch_reader import pools_the_mean
-from ..texts import check, clean
+from ..texts import check_documents, clean
 from .dims import check_dim
 
 _VECTOR = "sentence_embedding"
@@ -115,38 +116,67 @@ class Lam(SentenceTransformer):
 
     @overload
     def encode_passages(  # type: ignore[overload-overlap]  # a str is a sequence of them too
-        self, texts: str, size: int = ..., batch_size: int = ...
+        self,
+        texts: str,
+        size: int = ...,
+        batch_size: int = ...,
+        *,
+        title: str | None = ...,
+        spans: Spans | None = ...,
+        context: bool = ...,
     ) -> Passages: ...
 
     @overload
-    def encode_passages(self, texts: Sequence[str], size: int = ..., batch_size: int = ...) -> list[Passages]: ...
+    def encode_passages(
+        self,
+        texts: Sequence[Document],
+        size: int = ...,
+        batch_size: int = ...,
+        *,
+        title: Sequence[str | None] | None = ...,
+        spans: Sequence[Spans] | None = ...,
+        context: bool = ...,
+    ) -> list[Passages]: ...
 
     def encode_passages(
-        self, texts: str | Sequence[str], size: int = PASSAGE_TOKENS, batch_size: int = 8
+        self,
+        texts: Any,
+        size: int = PASSAGE_TOKENS,
+        batch_size: int = 8,
+        *,
+        title: Any = None,
+        spans: Any = None,
+        context: bool = True,
     ) -> Passages | list[Passages]:
-        """Embed texts and their passages in one pass, so that a passage knows those just before it.
+        """Embed documents and their passages in one pass, so that a passage knows its document.
 
         How texts are cut and read: see `lam_model.reading.passages.encode_passages`.
 
         Args:
-            texts: one string, or several.
-            size: most tokens of a passage.
-            batch_size: texts that are read together, a block of each at a time.
+            texts: one text, or several documents: each is a text, or a list of its passages in order.
+            size: most tokens of a passage that is cut here.
+            batch_size: documents that are read together, a block of each at a time.
+            title: of the text, or one for each document, None where it is not known apart from the text.
+            spans: of the text, or of each document: the characters where its passages begin and end, instead of `size`.
+            context: whether passages know their document; if not, each has the vector that `encode` gives of its text.
 
         Returns:
-            For each text `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that of
-            `encode` if there is one at most; `vectors` (passages, size); and `offsets` (passages, 2), the characters of
-            the text where they begin and end.
+            For each document `Passages`: `vector` (size,), the mean over the tokens of all its passages, which is that
+            of `encode` if there is one at most and no title; `vectors` (passages, size); and `offsets` (passages, 2),
+            the characters where they begin and end, of the text or of the passages joined.
 
         Raises:
-            TypeError, ValueError: as `encode`; or `size` is that of no passage, or the model's pooling is not the mean.
+            TypeError: something is not a string, or not a pair of integers; the message says where.
+            ValueError: an argument is out of range or does not fit the documents; the message says which, and where.
         """
-        texts = check(texts)
-        several = [texts] if isinstance(texts, str) else texts
-        self._check_lengths(clean(several))
+        if isinstance(texts, str):
+            one = {"title": None if title is None else [title], "spans": None if spans is None else [spans]}
+            return self.encode_passages([texts], size, batch_size, context=context, **one)[0]
+        documents = check_documents(texts)
+        self._check_lengths([clean(one if isinstance(one, str) else " ".join(one)) for one in documents])
         self.eval()
-        found = encode_passages(reader_of(self), several, size, batch_size, self.max_seq_length, self.truncate_dim)
-        return found[0] if isinstance(texts, str) else found
+        reader, limit, dim = reader_of(self), self.max_seq_length, self.truncate_dim
+        return encode_passages(reader, documents, size, batch_size, limit, dim, title, spans, context)
 
     def _check_lengths(self, texts: list[str]) -> None:
         limit = self.max_seq_length

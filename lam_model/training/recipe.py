@@ -68,3 +68,31 @@ class TuneRecipe:
             raise ValueError("--loss triplet needs negatives: give --negatives 1 or more")
         if self.loss == "teacher" and self.negatives < 1:
             raise ValueError("--loss teacher compares candidates: give --negatives 1 or more")
+
+
+@dataclass(frozen=True)
+class ContextRecipe:
+    """How to train passages to know their document."""
+
+    steps: int = _option(800, "steps")
+    learning_rate: float = _option(1e-4, "the highest; a cosine down to zero")
+    carry_rate: float = _option(1e-2, "the same of the factors of carried states")
+    carry: tuple[float, ...] = _option(
+        (),
+        "factors of the states of the beginning and of the passage before that all heads start from, such as 0.7 0.5, "
+        "instead of the weights' own: distillation teaches to carry nothing",
+        type=float,
+        nargs=2,
+    )
+    warmup_steps: int = _option(20, "steps over which the learning rate rises")
+    temperature: float = _option(0.05, "that cosines are divided by")
+    step_documents: int = _option(4, "documents on one topic in a step")
+    step_pairs: int = _option(24, "queries on one topic in a step without documents")
+    asked: float = _option(0.4, "share of steps with people's questions about documents, and headings")
+    made_up: float = _option(0.35, "share of steps with queries made of a passage's words")
+    answered: float = _option(0.25, "share of steps with queries and passages that are part of no document")
+    anchor: float = _option(4.0, "weight of 1 - cosine to the base's vectors of texts without context")
+    anchor_passages: int = _option(8, "passages of a step that are read without context too")
+    anchor_texts: int = _option(12, "plain texts of a step")
+    evaluate_steps: int = _option(100, "steps between two evaluations, with a checkpoint each")
+    seed: int = _option(0, "of the steps")

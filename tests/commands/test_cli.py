@@ -217,7 +217,7 @@ def test_search_shows_the_best_passage_of_a_long_document(loaded, corpus, capsys
     shown = capsys.readouterr().out.splitlines()
     assert shown[1].split() == ["1", "1.000", "aaa"]
     assert shown[3] == "      characters 40 to 52:"
-    assert shown[4] == " " * 13 + "ccc and more"
+    assert shown[4] == " " * 13 + "aaa " + "x" * 35 + " ccc and more"  # with the sentences around it
 
 
 def test_a_file_of_one_text_is_streamed(real_lam, tmp_path, capfdbinary, monkeypatch):

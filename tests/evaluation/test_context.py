@@ -15,7 +15,8 @@ from lam_model.evaluation.compare import limited, load_base
 from lam_model.evaluation.context import context_table, cut_documents, evaluate_context, figures, right_passages
 from lam_model.evaluation.context_sets import ContextSet, Question
 from lam_model.index.documents import Document
-from lam_model.reading.passages import Passages, passage_offsets
+from lam_model.reading.cutting import passage_offsets
+from lam_model.reading.passages import Passages
 from lam_model.reading.tokenizing import plain_tokenizer
 
 pytest.importorskip("bm25s")
@@ -110,7 +111,7 @@ def test_rows_of_lam_and_of_words(lam, cut, ranked):
     np.testing.assert_allclose(ranked["LAM alone"][0], asked @ lam.encode(cut.passages).T, atol=1e-5)
     titled = asked @ lam.encode(cut.titled).T
     np.testing.assert_allclose(ranked["LAM, title before each passage"][0], titled, atol=1e-5)
-    found = np.concatenate([one.vectors for one in lam.encode_passages(cut.texts, size=SIZE)])
+    found = np.concatenate([one.vectors for one in lam.encode_passages(cut.texts, size=SIZE, title=cut.titles)])
     (similarity,) = ranked["LAM in its document"]
     np.testing.assert_allclose(similarity, asked @ found.T, atol=1e-5)
     same, words = ranked["LAM in its document + BM25"]
@@ -163,7 +164,7 @@ class Fake:
                 row[sum(map(ord, word)) % 64] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-9)
 
-    def encode_passages(self, texts, size):
+    def encode_passages(self, texts, size, title):
         found = []
         for text, offsets in zip(texts, passage_offsets(plain_tokenizer(self.tokenizer), texts, size), strict=True):
             alone = self.encode([text[i:j] for i, j in offsets])

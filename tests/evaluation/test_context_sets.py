@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from lam_model.evaluation.context_sets import WITH_TITLE, WITHOUT_TITLE, Question, made_up_sets, read_context_set
 from lam_model.index.documents import Document
-from lam_model.reading.passages import passage_offsets
+from lam_model.reading.cutting import passage_offsets
 from lam_model.reading.tokenizing import unlimited
 
 DOCUMENTS = [{"_id": "a", "title": "Bees", "text": "Bees dance. They fly."}, {"_id": 7, "title": "", "text": ""}]

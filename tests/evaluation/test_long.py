@@ -9,8 +9,9 @@ import torch
 from conftest import BLOCK
 
 import lam_model
+from lam_model.evaluation.carrying import carrying
 from lam_model.evaluation.compare import limited, load_base
-from lam_model.evaluation.long import _encoders, evaluate_long, long_table, score, without_carried_state
+from lam_model.evaluation.long import _encoders, evaluate_long, long_table, score
 from lam_model.evaluation.long_sets import RetrievalSet
 
 pytest.importorskip("bm25s")
@@ -110,7 +111,7 @@ def test_without_carried_state_every_block_starts_afresh(tiny_base, tiny_weights
     tiny = lam_model.load(folder.build(tmp_path / "lam", tiny_weights, tiny_base), device="cpu")
     model = lively_gates(tiny[0].auto_model)
     text = sentences(1, 2 * BLOCK + 7)[0]
-    with without_carried_state():
+    with carrying(tiny):
         found = tiny.encode(text)
     ids = tiny.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.inference_mode():

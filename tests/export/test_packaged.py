@@ -55,6 +55,7 @@ def test_the_packaged_graphs_compute_what_the_model_does_with_any_weights(base_o
     wanted, state = sums(model, given)
     np.testing.assert_allclose(total, wanted, rtol=1e-4, atol=2e-4)
     past = {f"past_{name}": state for name, state in zip(names, states, strict=True)}
+    past |= {name.replace("state", "beginning"): state for name, state in past.items()}
     past["past_count"] = np.ones((3, 1), np.float32)
     (total,) = session.run(["present_sum"], given | past)
     np.testing.assert_allclose(total, sums(model, given, state, first=False)[0], rtol=1e-4, atol=2e-4)

@@ -86,7 +86,9 @@ def test_it_is_the_step_graph_block_by_block(steps, form, length):
         block = {"input_ids": ids[:, start : start + BLOCK], "attention_mask": mask[:, start : start + BLOCK]}
         inputs = {name: tensor.numpy() for name, tensor in block.items()} | past
         hidden_states, embedding, *present = session.run(["last_hidden_state", "sentence_embedding", *carried], inputs)
-        past = {name.replace("present", "past"): x for name, x in zip(carried, present, strict=True)}
+        past |= {name.replace("present", "past"): x for name, x in zip(carried, present, strict=True)}
+        if not start:
+            past |= {name.replace("state", "beginning"): x for name, x in past.items() if "state" in name}
         read.append(hidden_states)
     found = run(whole(steps[form], BLOCK), ids, mask)
     np.testing.assert_allclose(found[0], np.concatenate(read, axis=1), atol=1e-6)

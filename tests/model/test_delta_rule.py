@@ -307,16 +307,3 @@ def test_fastest_form_at_hand_is_chosen_unless_one_is_named(monkeypatch, numba, 
         monkeypatch.setitem(BACKENDS, name, lambda *_, name=name: calls.append(name))
     delta_rule(*Case(3).inputs(), backend=backend)
     assert calls == [chosen]
-
-
-@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiles_without_a_break_and_gives_the_same(compiler):
-    case = Case(70)
-    compiled = torch.compile(delta_rule, fullgraph=True, backend=compiler)
-    results = []
-    for rule in (compiled, BACKENDS["naive"]):
-        inputs = [x.requires_grad_() for x in case.inputs()]
-        output, state = rule(*inputs)
-        results.append([output, state, *torch.autograd.grad(output.square().sum() + state.square().sum(), inputs)])
-    for found, wanted in zip(*results, strict=True):
-        torch.testing.assert_close(found, wanted)

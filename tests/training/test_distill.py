@@ -74,7 +74,7 @@ def test_run_lowers_the_loss_of_both_stages(finished):
     for stage in (1, 2):
         losses = [row["loss"] for row in read_log(finished) if row["stage"] == stage and "loss" in row]
         assert len(losses) > 10
-        assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+        assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
 def test_held_out_texts_are_scored_every_so_many_tokens(start_run, tmp_path):
@@ -260,7 +260,7 @@ def test_run_in_bfloat16_learns_too(start_run, tmp_path):
     run = start_run(tmp_path, dtype="bfloat16")
     run.train()
     losses = [row["loss"] for row in read_log(run) if row["stage"] == 1 and "loss" in row]
-    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in trained(run.model).values())
     assert json.loads((tmp_path / "run.json").read_text())["dtype"] == "bfloat16"
 

@@ -112,7 +112,8 @@ def test_run_changes_the_deltanet_layers_alone(finished, tiny_weights):
     assert any(not torch.equal(before[name], after[name]) for name in after)
     fresh = tune.load(finished.out / "start").state_dict()
     for name, tensor in finished.model.state_dict().items():
-        assert torch.equal(tensor, fresh[name]) == (".delta_net." not in name), name
+        # The factors of states have no part in texts of one block.
+        assert torch.equal(tensor, fresh[name]) == (".delta_net." not in name or name.endswith(".carry")), name
 
 
 def test_saved_weights_are_those_of_the_model(finished):

@@ -44,9 +44,9 @@ lam = ModelMeta(
     languages=["eng-Latn"],
     open_weights=True,
     # the first 40 digits of the sha256 of the DeltaNet weights
-    revision="f8502af0496b686eb1b13e0d95ef8423079fe231",
+    revision="e45f8d5ad3f9eb0deebf2997bec9c8bb5ea4f7f9",
     release_date="2026-11-24",
-    n_parameters=22_676_328,
+    n_parameters=22_676_472,
     n_embedding_parameters=11_720_448,
     memory_usage_mb=87,
     embed_dim=384,
@@ -56,10 +56,10 @@ lam = ModelMeta(
     similarity_fn_name=ScoringFunction.COSINE,
     framework=["Sentence Transformers", "PyTorch", "safetensors", "Transformers"],
     use_instructions=False,
-    # Distilled from MiniLM, whose own training sets count through it, on unlabelled texts. Among these are the
-    # passages and questions of SQuAD's development set (XQuAD's source) and MedQuAD's questions and answers.
+    # Distilled from MiniLM, whose own training sets count through it, on unlabelled texts; then trained on questions
+    # about passages. Among both are SQuAD's development set (XQuAD's source), MedQuAD and QMSum's training meetings.
     adapted_from="sentence-transformers/all-MiniLM-L6-v2",
-    training_datasets={"XQuADRetrieval", "MedicalQARetrieval"},
+    training_datasets={"XQuADRetrieval", "MedicalQARetrieval", "LEMBQMSumRetrieval"},
     public_training_code=None,
     public_training_data=None,
     citation=LAM_CITATION,
