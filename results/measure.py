@@ -77,6 +77,12 @@ FIGURES = (
         "lam eval context DATA/context/fairytale-val --sizes 32 64 128 256 -o results/context-sizes.json",
         10,
     ),
+    Figures(
+        "state.json",
+        "python benchmarks/state.py DATA/context/fairytale-val --articles DATA/train/long.parquet "
+        "-o results/state.json",
+        6,
+    ),
     Figures("carried.json", "python benchmarks/carried.py -o results/carried.json", 15),
     Figures("lengths.json", "python benchmarks/lengths.py -o results/lengths.json", 8),
     Figures("ragged.json", "python benchmarks/ragged.py -o results/ragged.json", 15),

@@ -21,6 +21,7 @@ CONTEXT_ROWS = {
     "MiniLM, late chunking": "#fc9272",
     "BM25": "#7f7f7f",
 }
+STATES = {"both": LAM, "the beginning": "#9ecae1", "the passage before": STREAM, "none": "#7f7f7f"}
 LENGTHS = (32, 512, 8192, 131_072)  # tokens, where numbers stand on an axis
 
 
@@ -31,6 +32,7 @@ def draw_all() -> None:
     draw_bench()
     draw_mixed()
     draw_context()
+    draw_state()
     plot(whole_log(), RESULTS / "distill" / "loss.png")
     draw_sweep()
     for log in sorted(RESULTS.glob("tune/*/log.jsonl")):
@@ -151,6 +153,33 @@ def draw_context() -> None:
         plain_numbers(axes.xaxis, (32, 64, 128, 256))
         label_ends(axes)
     save(figure, RESULTS / "context.png")
+
+
+def draw_state() -> None:
+    """What the states that passages start from are worth, and how far back they reach."""
+    measured = read("state.json")
+    figure = new_figure()
+    worth, far = figure.subplots(1, 2)
+    sets = list(measured["states"]["both"])
+    for number, (name, color) in enumerate(STATES.items()):
+        rows = measured["states"][name]
+        values = [rows[one]["first" if "made up" in one else "all"] for one in sets]
+        errors = [rows[one]["first_error" if "made up" in one else "all_error"] for one in sets]
+        worth.bar(np.arange(len(sets)) + 0.2 * number, values, 0.2, yerr=errors, color=color, label=name)
+        back = measured["back"][name]
+        far.errorbar(
+            [int(n) for n in back],
+            [one["all"] for one in back.values()],
+            [one["all_error"] for one in back.values()],
+            fmt="o-", ms=3, color=color, label=name,
+        )  # fmt: skip
+    worth.set(title="nDCG@10 among all passages; made up: first hits")
+    worth.set_xticks(np.arange(len(sets)) + 0.3, [one.replace("made up, ", "").replace(" the ", " ") for one in sets])
+    worth.tick_params(axis="x", labelsize=7)
+    worth.legend(title="passages start from", fontsize=8, title_fontsize=8)
+    far.set(title="nDCG@10, by words of a passage before", xlabel="passages back", xscale="log")
+    plain_numbers(far.xaxis, [int(n) for n in measured["back"]["both"]])
+    save(figure, RESULTS / "state.png")
 
 
 def draw_sweep() -> None:

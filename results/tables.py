@@ -38,6 +38,7 @@ MAY_BE_EARLIER = {
     "ragged": "ragged.json",
     "long": "long.json",
     "carried": "carried.json",
+    "state": "state.json",
     "context-sizes": "context-sizes.json",
     "onnx": "onnx.json",
     "mixed": "mixed.json",
@@ -76,6 +77,7 @@ def _blocks() -> dict[str, str]:
         "context": context(read("context.json")),
         "context-summary": context_summary(read("context.json")["scores"]),
         "context-sizes": context_table(*(read("context-sizes.json")[name] for name in ("scores", "tasks"))),
+        "state": state(read("state.json")),
         "onnx": onnx_table(read("onnx.json")),
         "training": training(),
         "mixed": mixed(read("mixed.json")),
@@ -164,6 +166,27 @@ def long(measured: dict[str, Any]) -> str:
             f"LAM in {measured['dtype']}, MiniLM in float32.",
         ]
     )
+
+
+def state(measured: dict[str, Any]) -> str:
+    """What the states that passages start from are worth, and how far back they reach."""
+    first = next(iter(measured["states"].values()))
+    asked = {name: "all" if "made up" not in name else "first" for name in first}
+    heads = [f"{name}: {'first hits' if kind == 'first' else 'all / within'}" for name, kind in asked.items()]
+    lines = [["passages start from", *heads], ["---"] * (len(first) + 1)]
+    for name, sets in measured["states"].items():
+        cells = [
+            f"{sets[one]['first']:.1f} ± {sets[one]['first_error']:.1f}"
+            if kind == "first"
+            else f"{sets[one]['all']:.1f} ± {sets[one]['all_error']:.1f} / {sets[one]['within']:.1f}"
+            for one, kind in asked.items()
+        ]
+        lines.append([name, *cells])
+    back = [["passages start from", *(f"{n} back" for n in measured["back"]["none"])]]
+    back.append(["---"] * len(back[0]))
+    for name, sets in measured["back"].items():
+        back.append([name, *(f"{one['all']:.1f} ± {one['all_error']:.1f}" for one in sets.values())])
+    return f"{markdown(lines)}\n\n{markdown(back)}"
 
 
 def carried(measured: dict[str, Any]) -> str:
