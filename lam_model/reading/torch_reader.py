@@ -17,7 +17,7 @@ from .tokenizing import plain_tokenizer
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_END = -1  # in place of a part's number, after the last
+END = -1  # in place of a part's number, after the last
 
 
 class TorchReader:
@@ -50,14 +50,14 @@ class TorchReader:
     ) -> tuple[list[np.ndarray], list[Tensor | None]]:
         """See `Reader`."""
         lam, device = self._lam, self._lam.device
-        joined = [_joined(parts) for parts in blocks]
-        order = sorted(range(len(blocks)), key=lambda row: -len(joined[row][0]))
+        rows_of = [joined(parts) for parts in blocks]
+        order = sorted(range(len(blocks)), key=lambda row: -len(rows_of[row][0]))
         sums: list[Any] = [None] * len(blocks)
         after: list[Tensor | None] = [None] * len(blocks)
-        for group in alike([len(joined[row][0]) for row in order], **(CPU if device.type == "cpu" else GPU)):
+        for group in alike([len(rows_of[row][0]) for row in order], **(CPU if device.type == "cpu" else GPU)):
             rows = order[group]
             ids, part = (
-                pad_sequence(list(x), True, _END).to(device) for x in zip(*map(joined.__getitem__, rows), strict=True)
+                pad_sequence(list(x), True, END).to(device) for x in zip(*map(rows_of.__getitem__, rows), strict=True)
             )
             real = part >= 0
             before = [states[row] for row in rows]
@@ -66,7 +66,7 @@ class TorchReader:
                 real.long(),
                 None if before[0] is None else torch.stack([torch.as_tensor(x, device=device) for x in before]),
                 first_block=first,
-                breaks=real & (part.diff(dim=1, prepend=part[:, :1]) > 0) if part.max() > 0 else None,
+                breaks=breaks_between(part),
             )
             counts = [len(blocks[row]) for row in rows]
             tokens_of = part[:, None] == torch.arange(max(counts), device=device)[:, None]
@@ -81,10 +81,15 @@ class TorchReader:
         return torch.as_tensor(x).cpu()
 
 
-def _joined(parts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def joined(parts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """The tokens of parts, and the number of each token's."""
     numbers = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
     return torch.tensor([*chain(*parts)], dtype=torch.long), numbers
+
+
+def breaks_between(part: Tensor) -> Tensor | None:
+    """Where parts begin, but for the first of each row, from the number of each token's part, `END` after the last."""
+    return (part >= 0) & (part.diff(dim=1, prepend=part[:, :1]) > 0) if part.max() > 0 else None
 
 
 def pools_the_mean(model: SentenceTransformer) -> bool:

@@ -29,7 +29,7 @@ from ..model.modeling_lam import LamModel
 from ..reading.cutting import passage_offsets
 from ..reading.passages import encode_passages
 from ..reading.tokenizing import plain_tokenizer
-from ..reading.torch_reader import TorchReader
+from ..reading.torch_reader import END, TorchReader, breaks_between, joined
 from .context_steps import Step, Steps
 from .distill import autocast_dtype
 from .losses import BaseVectors
@@ -62,17 +62,13 @@ def step_loss(
 
 def _part_vectors(model: LamModel, documents: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
     """The unit vectors of the parts of documents, (parts, size), and each part's number within its document."""
-    ids = [torch.tensor([i for part in parts for i in part]) for parts in documents]
-    numbers = [
-        torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts])) for parts in documents
-    ]
+    ids, numbers = zip(*map(joined, documents), strict=True)
     device = model.device
-    tokens = pad_sequence(ids, True, model.config.pad_token_id).to(device)
-    number = pad_sequence(numbers, True, -1).to(device)
+    tokens = pad_sequence(list(ids), True, model.config.pad_token_id).to(device)
+    number = pad_sequence(list(numbers), True, END).to(device)
     real = number >= 0
     counts = torch.tensor([len(parts) for parts in documents], device=device)
-    breaks = real & (number.diff(dim=1, prepend=number[:, :1]) > 0) if counts.max() > 1 else None
-    hidden = model.forward_block(tokens, real.long(), breaks=breaks).last_hidden_state
+    hidden = model.forward_block(tokens, real.long(), breaks=breaks_between(number)).last_hidden_state
     assert hidden is not None
     begins = counts.cumsum(0) - counts
     with torch.autocast(device.type, enabled=False):
