@@ -6,7 +6,7 @@ FASTEMBED ?= fastembed==0.9.1
 DATA ?= data
 BIN = $(VENV)/bin
 
-.PHONY: demo test bench results docs lint compat peers optimum node runtimes
+.PHONY: demo test bench results docs lint compat peers optimum node runtimes integrations server
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo/demo.py
@@ -84,6 +84,15 @@ runtimes: $(VENV)/.installed-dev
 	node $(VENV)/runtimes/transformers_check.mjs $(VENV)/runtimes/my-lam $(VENV)/runtimes/expected.json
 	$(BIN)/python tests/others/snippets.py $(VENV)/runtimes
 	cd $(VENV)/runtimes && bin/python snippet.py && node snippet.mjs
+
+# LAM in the tools that people use, each in an environment of its own: gigabytes, most of an hour the first time.
+integrations: $(VENV)/.installed-dev
+	rm -rf $(VENV)/integrations/work
+	TORCH="$(TORCH)" $(BIN)/python tests/integrations/run.py
+
+# infinity serves LAM on loopback; the client `openai` calls it.
+server: $(VENV)/.installed-dev
+	TORCH="$(TORCH)" $(BIN)/python tests/integrations/run.py infinity
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

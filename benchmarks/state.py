@@ -20,12 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 import lam_model
+from lam_model.corpus.documents import Document
 from lam_model.evaluation.carrying import carrying
 from lam_model.evaluation.context import SIZE, Cut, cut_documents, figures
 from lam_model.evaluation.context_sets import ContextSet, Question, made_up_sets, read_context_set
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
-from lam_model.index.documents import Document
 from lam_model.reading.tokenizing import plain_tokenizer
 from lam_model.runtime.sentence_transformers import Lam
 from lam_model.training.data import is_held_out_document

@@ -11,7 +11,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from . import __version__
-from .commands import evaluation, folders, texts, training
+from .commands import encode, evaluation, folders, index, training
+from .commands.map import add_map
 from .startup import after_import
 
 
@@ -22,14 +23,16 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments after the command's name; those of the process if None.
 
     Returns:
-        The exit code: 0, 2 for an error that a sentence on stderr explains, 130 if interrupted.
+        The exit code: 0, 2 for an error that a sentence on stderr explains, 3 if rows were skipped, 130 if interrupted.
     """
     parser = argparse.ArgumentParser(prog="lam", description="all-MiniLM-L6-v2 that reads whole documents.")
     parser.add_argument("--version", action="version", version=f"lam {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        texts.add_encode,
-        texts.add_search,
+        encode.add_encode,
+        index.add_index,
+        index.add_search,
+        add_map,
         evaluation.add_compare,
         evaluation.add_eval,
         evaluation.add_mteb,
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         if closed and not getattr(args, "output", None):
             raise ValueError("standard output is closed: open it, or send it to /dev/null")
         with nullcontext() if args.run is evaluation.run_mteb else _hushed():  # mteb's own command says what it likes
-            args.run(args)
+            code = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -61,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         _name_stdout(error)
         sys.stderr.write(f"lam: error: {_sentence(error)}\n")
         return 2
-    return 0
+    return code or 0
 
 
 def _open_outputs() -> bool:
@@ -84,6 +87,7 @@ def _hushed() -> Iterator[None]:
         "HF_HUB_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "critical",
         "TORCH_LOGS": "-all",
+        "LANCEDB_LOG": "error",
     }
     levels = {name: level for name, level in levels.items() if name not in os.environ}
     os.environ.update(levels)

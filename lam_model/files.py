@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 try:
@@ -84,10 +84,10 @@ def is_free(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and all(one.name.startswith(_PREFIX) for one in path.iterdir()))
 
 
-def kind(path: Path) -> str:
-    """The kind of a file to be read, by its name in any case; .ndjson and .jsonl.gz count as `.jsonl`."""
-    name = path.name.lower()
-    return ".jsonl" if name.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")) else Path(name).suffix
+def kind(path: PurePath) -> str:
+    """The kind of a file to be read, by its name in any case, compressed by gzip or not; .ndjson counts as `.jsonl`."""
+    suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
+    return ".jsonl" if suffix == ".ndjson" else suffix
 
 
 @contextmanager

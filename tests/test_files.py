@@ -306,7 +306,7 @@ def test_a_name_that_is_no_text_is_kept_in_json(tmp_path):
         ("a.jsonl.gz", ".jsonl"),
         ("a.Parquet", ".parquet"),
         ("a.txt", ".txt"),
-        ("a.txt.gz", ".gz"),
+        ("a.txt.gz", ".txt"),
         ("jsonl", ""),
     ],
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .options import add_model_options, check_not_read, command_line, load_model, positive, read_files
 
 if TYPE_CHECKING:
-    from ..index.documents import Document
+    from ..corpus.documents import Document
     from ..runtime.loading import Lam
     from .options import Subparsers
 
@@ -225,7 +225,7 @@ def _eval_context(args: argparse.Namespace) -> None:
 
 
 def _held_out_articles(args: argparse.Namespace) -> list[Document]:
-    from ..index.documents import read
+    from ..corpus.documents import read
     from ..training.data import is_held_out_document
 
     documents = [d for d in read(args.articles) if is_held_out_document(d.text)] if args.articles else []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..index.documents import Document
+    from ..corpus.documents import Columns, Document
     from ..runtime.loading import Lam
     from ..runtime.onnx_encoder import OnnxEncoder
 
@@ -46,6 +46,21 @@ def add_dim(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", type=positive, metavar="N", help="size of the vectors: 384, 256, 128 or 64")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("columns", "of .jsonl and .parquet files")
+    options.add_argument("--text", metavar="COLUMN", help="default: text")
+    options.add_argument("--title", metavar="COLUMN", help="is read in front of the text (default: title, if there)")
+    options.add_argument("--id", metavar="COLUMN", help="default: _id or id, if there, else the number of the text")
+    options.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="passed on as they are")
+
+
+def columns_of(args: argparse.Namespace) -> Columns:
+    from ..corpus.documents import USUAL
+
+    given = {"text": args.text, "title": args.title, "id": args.id and (args.id,), "keep": tuple(args.keep)}
+    return USUAL._replace(**{name: value for name, value in given.items() if value})
+
+
 def load_model(args: argparse.Namespace) -> Lam:
     import lam_model
 
@@ -65,19 +80,23 @@ def load_model(args: argparse.Namespace) -> Lam:
         raise ValueError(f"the device {args.device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def load_encoder(args: argparse.Namespace, soon: bool = False) -> Lam | OnnxEncoder:
+def load_encoder(args: argparse.Namespace, soon: bool = False, workers: int = 0) -> Lam | OnnxEncoder:
     """The model to encode with: on ONNX Runtime if that was asked for, and where torch is not installed.
 
     Args:
         soon: there is little to encode: ONNX Runtime is chosen where nothing speaks against it, for torch takes seconds
             to be imported.
+        workers: processes that share the cores; they run ONNX Runtime.
     """
     for_either = args.device in (None, "cpu") and args.dtype in (None, "float32", "int8")
     missing = not (find_spec("torch") and find_spec("sentence_transformers"))
-    if not (args.backend == "onnx" or (args.backend is None and (missing or (soon and for_either)))):
+    if workers and args.backend == "torch":
+        raise ValueError("workers run ONNX Runtime: leave --backend torch out")
+    if not (workers or args.backend == "onnx" or (args.backend is None and (missing or (soon and for_either)))):
         return load_model(args)
     if args.device not in (None, "cpu"):
         raise ValueError(f"device is {args.device!r}: ONNX Runtime runs LAM on the CPU, leave it out")
+    from ..corpus.workers import cores
     from ..folder.hub import find
     from ..runtime.onnx_encoder import OnnxEncoder
     from ..runtime.onnx_source import graph_files
@@ -85,17 +104,20 @@ def load_encoder(args: argparse.Namespace, soon: bool = False) -> Lam | OnnxEnco
     dtype = args.dtype or "float32"
     graphs = graph_files(args.base_only, dtype == "int8")
     folder = find(args.model, args.revision, graphs) if args.model else None
-    return OnnxEncoder(folder, dtype=dtype, base_only=args.base_only, dim=getattr(args, "dim", None))
+    threads = max(1, cores() // workers) if workers else None
+    return OnnxEncoder(folder, threads=threads, dtype=dtype, base_only=args.base_only, dim=getattr(args, "dim", None))
 
 
-def check_not_read(output: Path | None, paths: list[Path]) -> None:
+def check_not_read(output: Path | None, paths: Iterable[Path | str]) -> None:
     """Refuse an output that is among the files to be read, some of them in folders."""
-    from ..index.documents import input_files
+    from ..corpus.inputs import input_files, is_url
 
     if not output:
         return
-    files = [file for path in paths for file in (input_files([path]) if path.is_dir() else [path])]
-    if output.resolve() in [file.resolve() for file in files]:
+    names: list[str] = []
+    for path in paths:
+        names += [file.name for file in input_files([path])] if Path(path).is_dir() else [str(path)]
+    if output.resolve() in [Path(name).resolve() for name in names if not is_url(name)]:
         raise ValueError(f"{output} is read and would be replaced: give --output another name")
 
 
@@ -104,8 +126,12 @@ def command_line() -> str:
 
 
 def read_files(args: argparse.Namespace) -> Iterator[Document]:
-    from ..index.documents import read
+    from ..corpus.documents import read
 
+    check_no_texts(args)
+    return read(*args.file)
+
+
+def check_no_texts(args: argparse.Namespace) -> None:
     if args.texts:
         raise ValueError(f"the text {args.texts[0]!r:.60} is given beside --file: give texts in a command of their own")
-    return read(*args.file)

@@ -161,8 +161,10 @@ def _distill(args: argparse.Namespace) -> None:
     from ..folder.base import find_base
     from ..training.data import read_guard, read_texts
     from ..training.distill import Run
+    from ..training.processes import join
 
     recipe = _recipe(Recipe, vars(args))
+    join(args.device)
     guard = read_guard(args.guard) if args.guard else frozenset()
     source = provenance(command_line(), [path for path in map(Path, args.data) if path.is_file()])
     run = Run(
@@ -184,7 +186,7 @@ def _tune(args: argparse.Namespace) -> None:
     try:
         import yaml  # noqa: F401
 
-        from ..training import tune
+        from ..training import processes, tune
     except ImportError as error:
         raise ImportError(f"{error.name} is not installed: pip install 'lam-model[train]'") from error
     from ..evaluation.provenance import provenance
@@ -201,15 +203,17 @@ def _tune(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.config} has {', '.join(options)}: these are no options of `lam train tune`")
     if not sources:
         raise ValueError("there is nothing to train on: give --data")
-    start = tune.start(args.out, weights, base, teacher, device)
-    data, watched, left_out = tune.prepare(
-        sources,
-        watch,
-        recipe,
-        read_guard(Path(guard)) if guard else frozenset(),
-        start.model.tokenizer,
-        start.embedders,
-    )
+    processes.join(device)
+    with processes.in_turn():
+        start = tune.start(args.out, weights, base, teacher, device)
+        data, watched, left_out = tune.prepare(
+            sources,
+            watch,
+            recipe,
+            read_guard(Path(guard)) if guard else frozenset(),
+            start.model.tokenizer,
+            start.embedders,
+        )
     if args.show_negatives:
         for name, (rows, _) in data.items():
             sys.stdout.write(f"{name}: {len(rows)} rows\n")
@@ -226,7 +230,7 @@ def _tune(args: argparse.Namespace) -> None:
 
 def _context(args: argparse.Namespace) -> None:
     try:
-        from ..training import context, context_data, tune
+        from ..training import context, context_data, processes, tune
     except ImportError as error:
         raise ImportError(f"{error.name} is not installed: pip install 'lam-model[train]'") from error
     from ..evaluation.provenance import provenance
@@ -234,9 +238,11 @@ def _context(args: argparse.Namespace) -> None:
 
     recipe = _recipe(ContextRecipe, vars(args))
     guard = read_guard(args.guard) if args.guard else frozenset()
-    start = tune.start(args.out, args.weights, args.base, device=args.device)
     sets, documents, pairs = args.sets, args.documents, args.pairs
-    steps, watched = context_data.prepare(sets, documents, pairs, args.texts, args.sources, guard, start, recipe)
+    processes.join(args.device)
+    with processes.in_turn():
+        start = tune.start(args.out, args.weights, args.base, device=args.device)
+        steps, watched = context_data.prepare(sets, documents, pairs, args.texts, args.sources, guard, start, recipe)
     texts = [path for path in map(Path, args.texts) if path.is_file()]
     source = provenance(command_line(), [*sets, *documents, *pairs, *texts])
     run = context.ContextTraining(start.model, start.base, steps, watched, args.out, recipe, source)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..corpus.documents import Document, read
 from ..files import open_text
-from ..index.documents import Document, read
 from ..reading.cutting import passage_offsets
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from .scores import reading_from
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ..index.documents import Document
+    from ..corpus.documents import Document
 
 LENGTHS = tuple(256 << i for i in range(8))  # tokens, as in LongEmbed: 256 to 32,768
 LONGEMBED = (

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..corpus.documents import Document, read
+from ..corpus.vectors import in_chunks
 from ..files import kind, replacing
 from ..folder.base import sha256
 from ..reading.cutting import PASSAGE_TOKENS, window
-from .documents import Document, read
-from .vectors import in_chunks
 
 if TYPE_CHECKING:
     from ..runtime.onnx_encoder import OnnxEncoder
@@ -55,13 +57,18 @@ class Passage(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A document that was found, with its cosine to the query: that of its best passage, if it has several."""
+    """A document that was found, with its cosine to the query: that of its best passage, if it has several.
+
+    Args:
+        kept: the columns that an index keeps beside the text, by name.
+    """
 
     score: float
     id: str
     title: str
     text: str
     passage: Passage | None = None
+    kept: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_corpus(path: Path) -> list[Document]:
@@ -72,7 +79,9 @@ def read_corpus(path: Path) -> list[Document]:
         ValueError: it is no .jsonl file, holds no documents, is malformed or has an id twice: naming the line.
     """
     if kind(path) != ".jsonl" or path.is_dir():
-        raise ValueError(f"cannot search {path}: a corpus is a .jsonl file of objects with `_id`, `title` and `text`")
+        raise ValueError(
+            f"cannot search {path}: name the folder of an index, or a .jsonl file of objects with a `text`"
+        )
     documents = [d._replace(id=str(i)) if d.id is None else d for i, d in enumerate(read(path))]
     if not documents:
         raise ValueError(f"{path} holds no documents: every line must be a JSON object with a `text`")

@@ -103,6 +103,11 @@ class Lam(SentenceTransformer):
         self[0].max_seq_length = NO_LIMIT if limit is None or limit >= NO_LIMIT else limit
         self.settle_tokenizer()
 
+    def get_max_seq_length(self) -> int:
+        """As `max_seq_length`, but an integer in any case: chonkie would cut a text at 512 tokens for an infinity."""
+        limit: int = self[0].max_seq_length
+        return limit
+
     def settle_tokenizer(self) -> None:
         """Give the tokenizer the settings that `encode` would set, so that calls in several threads change nothing."""
         self.tokenizer.set_truncation_and_padding(

@@ -33,6 +33,7 @@ from ..reading.torch_reader import END, TorchReader, breaks_between, joined
 from .context_steps import Step, Steps
 from .distill import autocast_dtype
 from .losses import BaseVectors
+from .processes import OneBatch, Share, by_first, index, share, together
 from .recipe import ContextRecipe
 from .weights import save, train_only_deltanet, trained
 
@@ -62,26 +63,33 @@ def step_loss(
 
 def _part_vectors(model: LamModel, documents: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
     """The unit vectors of the parts of documents, (parts, size), and each part's number within its document."""
-    ids, numbers = zip(*map(joined, documents), strict=True)
     device = model.device
+    lengths = torch.tensor([len(parts) for parts in documents], device=device)
+    starts = lengths.cumsum(0) - lengths
+    mine = share(len(documents))
+    ids, numbers = zip(*(joined(documents[i]) for i in mine.read), strict=True)
     tokens = pad_sequence(list(ids), True, model.config.pad_token_id).to(device)
     number = pad_sequence(list(numbers), True, END).to(device)
     real = number >= 0
-    counts = torch.tensor([len(parts) for parts in documents], device=device)
+    counts = lengths[mine.read]
     hidden = model.forward_block(tokens, real.long(), breaks=breaks_between(number)).last_hidden_state
     assert hidden is not None
     begins = counts.cumsum(0) - counts
     with torch.autocast(device.type, enabled=False):
         sums = hidden.new_zeros(int(counts.sum()), hidden.shape[-1], dtype=torch.float32)
         sums = sums.index_add(0, (number + begins[:, None])[real], hidden[real].float())
-    return F.normalize(sums, dim=-1), torch.arange(len(sums), device=device) - begins.repeat_interleave(counts)
+    rows = [int(starts[i]) + part for i in mine.rows for part in range(len(documents[i]))]
+    vectors = together(F.normalize(sums, dim=-1), Share(rows, rows, int(lengths.sum())))
+    return vectors, torch.arange(len(vectors), device=device) - starts.repeat_interleave(lengths)
 
 
 def _base_vectors(base: BaseVectors, texts: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    mine = share(len(texts))
+    texts = [texts[i] for i in mine.read]
     ids = pad_sequence([torch.tensor(text) for text in texts], True, 0).to(device)
     lengths = torch.tensor([len(text) for text in texts], device=device)
     mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-    return base({"input_ids": ids, "attention_mask": mask})
+    return together(base({"input_ids": ids, "attention_mask": mask}), mine)
 
 
 class Watched:
@@ -130,7 +138,7 @@ def _encode(model: SentenceTransformer, texts: list[str]) -> np.ndarray:
     return model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
 
 
-class ContextTraining(Trainer):
+class ContextTraining(OneBatch, Trainer):
     """One run in a folder: checkpoints to go on from, `log.jsonl`, `deltanet.safetensors`, `run.json`.
 
     Args:
@@ -157,7 +165,8 @@ class ContextTraining(Trainer):
         chosen = json.loads(json.dumps(asdict(recipe)))
         if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != chosen:
             raise ValueError(f"{out} holds a run of another recipe ({there}): go on with that, or take another folder")
-        write_json(path, chosen)
+        if index() == 0:
+            write_json(path, chosen)
         lam = model[0].auto_model
         train_only_deltanet(lam)
         carry = [p for name, p in trained(lam).items() if name.endswith(".carry")]
@@ -191,13 +200,15 @@ class ContextTraining(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """See `step_loss`."""
-        loss, self._parts = step_loss(model, inputs["step"], self._base, self.recipe)
+        # With the model itself, not with the wrapper that averages gradients: `OneBatch` adds them.
+        loss, self._parts = step_loss(self.model, inputs["step"], self._base, self.recipe)
         return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The scores of held-out questions and texts, each with `eval_` before its name."""
         self._whole.eval()
-        scores = {f"eval_{name}": score for name, score in self._watched.scores(self._whole).items()}
+        found = by_first(lambda: self._watched.scores(self._whole))
+        scores = {f"eval_{name}": score for name, score in found.items()}
         self.log(scores)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, scores)
         return scores
@@ -213,6 +224,8 @@ class ContextTraining(Trainer):
         checkpoints = self.out / "checkpoints"
         last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
         self.train(resume_from_checkpoint=last)
+        if index():
+            return  # the first process writes
         save(self.model, self.out / "deltanet.safetensors")
         log = [row for row in self.state.log_history if "loss" in row or "eval_score" in row]
         with replacing(self.out / "log.jsonl") as beside:

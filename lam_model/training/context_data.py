@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from ..corpus.documents import Document
 from ..evaluation.context_sets import ContextSet, Question, read_context_set
 from ..files import kind, open_text
-from ..index.documents import Document
 from ..reading.tokenizing import plain_tokenizer
 from .context import WATCHED_TOKENS, Watched
 from .context_steps import MOST, Answered, Asked, MadeUp, Steps, in_sections

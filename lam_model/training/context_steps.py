@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..corpus.documents import Document
 from ..evaluation.context_sets import Question
-from ..index.documents import Document
 from ..reading.cutting import divide
 from ..reading.passages import beginning_of
 from ..texts import clean

@@ -26,9 +26,10 @@ from ..files import replacing
 from ..folder.base import sha256
 from ..model.modeling_lam import GatedDeltaNet, LamModel
 from ..progress import progress
-from . import data
+from . import data, processes
 from .held_out import HeldOut
 from .plot import plot
+from .processes import Share, summed, together
 from .recipe import Recipe
 from .start import convert
 from .teacher import Targets, Teacher
@@ -47,8 +48,9 @@ def normalised_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     # Sums weighted by the mask: picking the real tokens out copies everything, three times as slow.
     weight = mask.flatten().float()
     output, target = output.flatten(0, 1).float(), target.flatten(0, 1).float()
-    mean = weight @ target / weight.sum()
-    return (weight @ (output - target).square().sum(-1)) / (weight @ (target - mean).square().sum(-1))
+    mean = summed(weight @ target) / summed(weight.sum())
+    error, variance = (weight @ (output - target).square().sum(-1)), (weight @ (target - mean).square().sum(-1))
+    return summed(error) / summed(variance)
 
 
 def attention_loss(model: LamModel, targets: Targets, mask: Tensor) -> Tensor:
@@ -62,15 +64,22 @@ def attention_loss(model: LamModel, targets: Targets, mask: Tensor) -> Tensor:
 
 
 def end_to_end_loss(
-    model: LamModel, teacher: Teacher, ids: Tensor, mask: Tensor, targets: Targets, pooled_weight: float
+    model: LamModel,
+    teacher: Teacher,
+    ids: Tensor,
+    mask: Tensor,
+    targets: Targets,
+    share: Share,
+    pooled_weight: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 2: hidden states, pooled vectors, and the batch's similarities to one another."""
     output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
     pairs = zip(output.hidden_states[1:], targets.hidden_states[1:], strict=True)
     hidden = torch.stack([normalised_error(x, target, targets.mask) for x, target in pairs]).mean()
-    pooled = F.normalize(teacher.pool(output.last_hidden_state.float(), mask), dim=-1)
-    distance = 1 - (pooled * targets.pooled).sum(-1).mean()
-    similarity = F.mse_loss(pooled @ pooled.T, targets.pooled @ targets.pooled.T)
+    pooled = together(F.normalize(teacher.pool(output.last_hidden_state.float(), mask), dim=-1), share)
+    wanted = together(targets.pooled, share)
+    distance = 1 - (pooled * wanted).sum(-1).mean()
+    similarity = F.mse_loss(pooled @ pooled.T, wanted @ wanted.T)
     loss = hidden + pooled_weight * distance + SIMILARITY_WEIGHT * similarity
     return loss, {"hidden": hidden, "distance": distance, "similarity": similarity}
 
@@ -164,8 +173,9 @@ class Run:
             self._train_stage(total, peak)
         if not self.log or "cosine" not in self.log[-1]:
             self._evaluate()
-        self._checkpoint()
-        self.save()
+        if processes.index() == 0:
+            self._checkpoint()
+            self.save()
 
     def _train_stage(self, total: int, peak: float) -> None:
         bar = progress(total=total, initial=self.tokens, unit="tok", unit_scale=True, desc=f"stage {self.stage}")
@@ -189,22 +199,28 @@ class Run:
                 bar.set_postfix(rounded)
             if due:
                 self._evaluate()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if processes.index() == 0 and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self._checkpoint()
                 saved = time.monotonic()
         bar.close()
 
     def _step(self, ids: Tensor, mask: Tensor, lr: float) -> dict[str, Tensor]:
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        share = processes.share(len(ids))
+        ids, mask = ids[share.read], mask[share.read]
         with autocast, self._block_size_for(ids.shape[1]):
             targets = self.teacher(ids, mask)
+            if not share.rows:
+                targets = targets._replace(mask=torch.zeros_like(targets.mask))
             if self.stage == 1:
                 loss = attention_loss(self.model, targets, mask)
                 parts = {"attention": loss / len(self.model.layers)}
             else:
-                loss, parts = end_to_end_loss(self.model, self.teacher, ids, mask, targets, self.recipe.pooled_weight)
+                weight = self.recipe.pooled_weight
+                loss, parts = end_to_end_loss(self.model, self.teacher, ids, mask, targets, share, weight)
         loss.backward()
         parameters = list(trained(self.model).values())
+        processes.add_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -225,7 +241,7 @@ class Run:
             self.model.config.block_size = self.teacher.block_size = whole
 
     def _evaluate(self) -> None:
-        scores = self.held_out.score(self.model)
+        scores = processes.by_first(lambda: self.held_out.score(self.model))
         self._record(**scores)
         tqdm.write(f"step {self.step}: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
 

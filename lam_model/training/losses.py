@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer import losses
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .processes import share, together
 from .teacher import Teacher
 
 if TYPE_CHECKING:
@@ -65,17 +66,23 @@ class Anchored(CachedLossMixin, nn.Module):
         self.mini_batch_num_tokens = mini_batch_tokens
         self._base_vectors = base
         self._base: list[Tensor] = []
+        self._share = share(0)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> Tensor:
         features = list(sentence_features)
-        self._base = [self._base_vectors(column) for column in features]
+        self._share = share(len(features[0]["input_ids"]))
+        features = [
+            {name: x[self._share.read] if isinstance(x, Tensor) else x for name, x in column.items()}
+            for column in features
+        ]
+        self._base = [together(self._base_vectors(column), self._share) for column in features]
         return super().forward_cached(features, labels)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
         """The loss of a batch's vectors, a list of mini-batches for each column, perhaps cut to fewer dimensions."""
-        columns = [torch.cat(column).float() for column in reps]
+        columns = [together(torch.cat(column).float(), self._share) for column in reps]
         base = [F.normalize(column[:, : columns[0].shape[-1]], dim=-1) for column in self._base]
         loss = self.objective(columns, base, labels)
         if self.anchor:

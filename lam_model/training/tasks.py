@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ..corpus.documents import Document, identifier
 from ..evaluation.long_sets import queries_of
 from ..files import kind, open_text
-from ..index.documents import Document, identifier
 from .data import NOT_TEXT, is_held_out, is_held_out_document, normalise
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from .distill import autocast_dtype
 from .losses import Anchored, BaseVectors, contrastive, guided, near, scored, teacher_similarities, triplet
 from .negatives import Embedders, Vectors, mine
 from .plot import plot_tuning
+from .processes import OneBatch, by_first, index
 from .recipe import TuneRecipe
 from .tasks import Retrieval, Similarity, Task, Texts, cut, guarded, read_task, sample
 from .teacher import Teacher
@@ -243,7 +244,7 @@ class Tuning:
         for name, (dataset, weight) in data.items():
             rows[name] = _weighted(dataset, weight, recipe)
             objectives[name] = self._loss(dataset, start.base)
-        self.trainer = SentenceTransformerTrainer(
+        self.trainer = _Trainer(
             self.model,
             self._arguments(min(map(len, rows.values()))),
             train_dataset=DatasetDict(rows),
@@ -260,7 +261,8 @@ class Tuning:
             raise ValueError(
                 f"{self.out} holds a run of another recipe ({there}): go on with that, or take another folder"
             )
-        write_json(path, recipe)
+        if index() == 0:
+            write_json(path, recipe)
 
     def _loss(self, rows: Dataset, base: BaseVectors) -> torch.nn.Module:
         recipe, model = self.recipe, self.model
@@ -321,7 +323,8 @@ class Tuning:
             self.watch.start = _scores(state["log_history"][0])
         self.trainer.train(resume_from_checkpoint=last)
         best = self.best()
-        self.save()
+        if index() == 0:
+            self.save()
         if self.watch.fallen:
             raise ValueError(self.watch.fallen)
         if best["step"] == 0:
@@ -363,6 +366,12 @@ class Tuning:
         plot_tuning(log, self.out / "scores.png")
 
 
+class _Trainer(OneBatch, SentenceTransformerTrainer):
+    def override_model_in_loss(self, loss: torch.nn.Module, model: torch.nn.Module) -> torch.nn.Module:
+        """The loss reads with the model itself, not with the wrapper that averages gradients: `OneBatch` adds them."""
+        return loss
+
+
 class _Stop(TrainerCallback):
     """Ends a run in which a task has lost too much."""
 
@@ -370,6 +379,7 @@ class _Stop(TrainerCallback):
         self.watch = watch
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.watch.fallen = by_first(lambda: self.watch.fallen)  # of several processes, the first alone has watched
         control.should_training_stop = control.should_training_stop or bool(self.watch.fallen)
 
 

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -51,7 +52,8 @@ class Fake:
 @pytest.fixture(autouse=True)
 def _on_torch(monkeypatch):
     """`load` is asked for the model; which runtime is chosen is tested with the options."""
-    monkeypatch.setattr("lam_model.commands.texts.load_encoder", lambda args, soon=False: load_model(args))
+    for command in ("encode", "index"):
+        monkeypatch.setattr(f"lam_model.commands.{command}.load_encoder", lambda args, **_: load_model(args))
 
 
 @pytest.fixture
@@ -221,7 +223,7 @@ def test_search_shows_the_best_passage_of_a_long_document(loaded, corpus, capsys
 
 
 def test_a_file_of_one_text_is_streamed(real_lam, tmp_path, capfdbinary, monkeypatch):
-    monkeypatch.setattr("lam_model.index.vectors._PIECE_BYTES", 5)  # within words and characters
+    monkeypatch.setattr("lam_model.corpus.vectors._PIECE_BYTES", 5)  # within words and characters
     text = "\ufeffOne text\nin lines: na\u00efve caf\u00e9, \u6771\u4eac and the rest of it. "
     (tmp_path / "text").write_bytes(text.encode())
     expected = real_lam.encode(text.removeprefix("\ufeff"))
@@ -265,8 +267,9 @@ def command(*argv, shell="", **environment):
         "if 'fake' in sys.argv[1:]:\n"
         "    sys.argv.remove('fake')\n"
         "    import lam_model, test_cli\n"
-        "    from lam_model.commands import texts\n"
-        "    lam_model.load = texts.load_encoder = lambda *args, **kwargs: test_cli.Fake()\n"
+        "    from lam_model.commands import encode, index\n"
+        "    lam_model.load = lambda *args, **kwargs: test_cli.Fake()\n"
+        "    encode.load_encoder = index.load_encoder = lam_model.load\n"
         "from lam_model.cli import main; sys.exit(main())"
     )
     line = shlex.join([sys.executable, "-c", code, str(Path(__file__).parent), *map(str, argv)])
@@ -358,7 +361,7 @@ def test_what_libraries_say_is_left_to_whoever_imports_them():
 def test_warnings_of_lam_are_shown_and_those_of_others_are_not(loaded, monkeypatch, capsys):
     def run(args):
         warnings.warn_explicit("a picture library is missing", UserWarning, "io/image.py", 1, "torchvision.io.image")
-        warnings.warn_explicit("texts are cut", UserWarning, "encode.py", 1, "lam_model.index.vectors")
+        warnings.warn_explicit("texts are cut", UserWarning, "encode.py", 1, "lam_model.corpus.vectors")
 
     monkeypatch.setattr(folders, "_verify", run)
     with warnings.catch_warnings(record=True) as caught:
@@ -419,8 +422,8 @@ def test_a_reader_who_leaves_is_no_error():
     code = (
         "import sys; sys.path += sys.argv[1:]\n"
         "import lam_model, test_cli\n"
-        "from lam_model.commands import texts\n"
-        "lam_model.load = texts.load_encoder = lambda *args, **kwargs: test_cli.Fake()\n"
+        "from lam_model.commands import encode\n"
+        "lam_model.load = encode.load_encoder = lambda *args, **kwargs: test_cli.Fake()\n"
         "from lam_model.cli import main; sys.exit(main(['encode', '--backend', 'torch', *'a' * 5000]))"
     )
     command = [sys.executable, "-c", code, *map(str, Path(__file__).parents[:2])]
@@ -540,7 +543,7 @@ def test_text_of_another_encoding_is_refused_by_name(tmp_path, monkeypatch, caps
     (tmp_path / "data.jsonl").write_text('{"text": "x"}\n')
     (tmp_path / name).write_bytes(UTF16)
     given = ["data.jsonl" if one == "DATA" else one for one in argv]
-    assert f"{name} is not UTF-8 text" in fails(capsys, *given, name)
+    assert re.search(rf"{re.escape(name)}(, line 1)? is not UTF-8 text", fails(capsys, *given, name))
 
 
 def test_distil_then_build_with_another_base(tiny_base, tmp_path, capsys):

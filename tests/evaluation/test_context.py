@@ -10,11 +10,11 @@ import torch
 
 import lam_model
 from lam_model import cli
+from lam_model.corpus.documents import Document
 from lam_model.evaluation import context
 from lam_model.evaluation.compare import limited, load_base
 from lam_model.evaluation.context import context_table, cut_documents, evaluate_context, figures, right_passages
 from lam_model.evaluation.context_sets import ContextSet, Question
-from lam_model.index.documents import Document
 from lam_model.reading.cutting import passage_offsets
 from lam_model.reading.passages import Passages
 from lam_model.reading.tokenizing import plain_tokenizer

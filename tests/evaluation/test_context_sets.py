@@ -7,8 +7,8 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
+from lam_model.corpus.documents import Document
 from lam_model.evaluation.context_sets import WITH_TITLE, WITHOUT_TITLE, Question, made_up_sets, read_context_set
-from lam_model.index.documents import Document
 from lam_model.reading.cutting import passage_offsets
 from lam_model.reading.tokenizing import unlimited
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from lam_model.corpus.documents import Document
 from lam_model.evaluation.long_sets import LENGTHS, all_sets, articles, counted_sentences, longembed, needle, passkey
-from lam_model.index.documents import Document
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ lam = ModelMeta(
     languages=["eng-Latn"],
     open_weights=True,
     # the first 40 digits of the sha256 of the DeltaNet weights
-    revision="e45f8d5ad3f9eb0deebf2997bec9c8bb5ea4f7f9",
+    revision="4546a4961fa8c8bee5c25974a9af966e52968778",
     release_date="2026-11-24",
     n_parameters=22_676_472,
     n_embedding_parameters=11_720_448,
