@@ -121,6 +121,8 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, to_folder: bool) -> None:
+    from ..corpus.outputs import OWN
+
     if args.stream and (args.texts or args.file or args.passages):
         what = "--passages" if args.passages else "other texts"
         raise ValueError(f"--stream reads {args.stream} alone, into one vector: give {what} in a command of their own")
@@ -128,7 +130,7 @@ def _check(args: argparse.Namespace, to_folder: bool) -> None:
         check_no_texts(args)
     elif args.text or args.title or args.id or args.keep or args.on_error == "skip":
         raise ValueError("columns, and rows to be skipped, are those of files: give --file")
-    if own := [name for name in args.keep if name in ("id", "passage", "start", "end", "text", "embedding")]:
+    if own := [name for name in args.keep if name in OWN]:
         raise ValueError(f"--keep {own[0]}: rows have a column of that name (--with-text adds the text)")
     if args.on_error == "skip" and not args.output:
         raise ValueError("--on-error skip lists what it skips beside the output: give --output")

@@ -17,6 +17,7 @@ from .vectors import Chunk
 
 Types = dict[str, Any]  # pyarrow's, of columns by name
 _NUMBERS = ("passage", "start", "end")
+OWN = ("id", *_NUMBERS, "text", "embedding")  # the columns that are not kept ones
 
 
 def check_output(path: Path, columns: bool = False) -> None:
@@ -130,11 +131,8 @@ def _tables(chunks: Iterable[Chunk]) -> Iterator[Any]:
     types = None
     for chunk in chunks:
         if types is None:
-            types = types_of({name: values for name, values in chunk.columns.items() if name not in _OWN})
+            types = types_of({name: values for name, values in chunk.columns.items() if name not in OWN})
         yield table(chunk, types)
-
-
-_OWN = ("id", "text", *_NUMBERS)
 
 
 def _write_npy(file: BinaryIO, chunks: Iterable[Chunk]) -> int:

@@ -20,7 +20,6 @@ class SkippedRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.count = 0
         self._file: TextIO | None = None
         self._closing = ExitStack()
 
@@ -30,7 +29,6 @@ class SkippedRows:
             beside = self._closing.enter_context(replacing(self.path))
             self._file = self._closing.enter_context(beside.open("w", encoding="utf-8"))
         self._file.write(json.dumps({"where": where, "why": str(why)}) + "\n")
-        self.count += 1
 
     def __enter__(self) -> SkippedRows:
         self.path.unlink(missing_ok=True)
