@@ -64,7 +64,10 @@ export class Lam {
     const most = this.block - 2;
     const words = (text) => this.tokens(text).slice(1, -1);
     const ids = passages.map(words);
-    const beginning = passages.length > 1 || title ? [...words(title), ...ids.flat()].slice(0, Math.min(BEGINNING, most)) : [];
+    const room = Math.min(BEGINNING, most);
+    const first = words(title).slice(0, Math.floor(room / 2));
+    const beginning =
+      passages.length > 1 || title ? [...first, ...ids.flat().slice(0, room - 2 * first.length), ...first] : [];
     const parts = beginning.length ? [[-1, beginning]] : [];
     ids.forEach((tokens, number) => {
       // A longer passage is several parts: their sums add up to its own.

@@ -47,13 +47,12 @@ class About(NamedTuple):
     """What an index keeps of itself, beside its rows.
 
     Args:
-        key: of the model; `dimension`: of its vectors.
+        golden: the vector that the model gives to one text, which tells it from other models.
         passage_size: most tokens of a passage.
         lam: the version that made it.
     """
 
-    key: str
-    dimension: int
+    golden: list[float]
     passage_size: int
     lam: str
 
@@ -109,7 +108,7 @@ def make_table(folder: Path, about: About, kept: dict[str, list[Any]]) -> Table:
     """
     import pyarrow
 
-    text, number, vector = pyarrow.string(), pyarrow.int64(), pyarrow.list_(pyarrow.float32(), about.dimension)
+    text, number, vector = pyarrow.string(), pyarrow.int64(), pyarrow.list_(pyarrow.float32(), len(about.golden))
     types = dict(zip(COLUMNS, (text, text, text, number, number, number, text, vector), strict=True))
     for name, values in kept.items():
         found = _array(name, values).type

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from operator import index as index_of
 from types import NoneType
 from typing import TYPE_CHECKING, NamedTuple
@@ -194,7 +194,7 @@ def _in_document(reader: Reader, cut: list[_Cut], titles: list[str]) -> list[_Su
     most = reader.block_size - 2
     documents, owners = [], []
     for one, title in zip(cut, reader.tokenizer.encode_batch(titles, add_special_tokens=False), strict=True):
-        beginning = beginning_of(title.ids, one.passages)[:most]
+        beginning = beginning_of(title.ids, one.passages, most)
         # A longer passage is several parts: their sums add up to its own.
         parts = [
             (number, ids[i : i + most])
@@ -212,11 +212,17 @@ def _in_document(reader: Reader, cut: list[_Cut], titles: list[str]) -> list[_Su
     return found
 
 
-def beginning_of(title: list[int], passages: list[list[int]]) -> list[int]:
-    """The tokens that every passage of a document knows; none where there is but one passage and no title."""
+def beginning_of(title: list[int], passages: list[list[int]], most: int = BEGINNING_TOKENS) -> list[int]:
+    """The tokens that every passage of a document knows; none where there is but one passage and no title.
+
+    The title stands before the first words and after them: a state keeps most of what was read last.
+    """
     if not title and len(passages) < 2:
         return []
-    return [*title, *chain(*passages)][:BEGINNING_TOKENS]
+    most = min(most, BEGINNING_TOKENS)
+    title = title[: most // 2]
+    words = list(islice(chain(*passages), most - 2 * len(title)))
+    return [*title, *words, *title]
 
 
 def _alone(reader: Reader, cut: list[_Cut]) -> list[_Sums]:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _LEAST = 16  # tokens of a passage: from here to the most, drawn on a logarithmic scale
-_TOKENS = 720  # of a document's passages in a step, or so
-_PASSAGES = (4, 24)  # of a document in a step
+_TOKENS = 2880  # of all documents' passages in a step, or so
+_PASSAGES = (2, 24)  # of a document in a step
 _UNTITLED = 0.15  # share of documents whose title is not told
 _QUERIES = 5  # of a document at most
-_SHARE_OF_WORDS = (0.25, 1.0)  # of a passage, in a query that is made of them
+_SHARE_OF_WORDS = (0.2, 0.8)  # of a passage, in a query that is made of them
 _LEAST_WORDS = 8  # of a passage that a query is made of
 _CHARS = 60_000  # of a document that queries are made of: as much as is tokenised for a step
 MOST = 254  # tokens of a passage, a query or a plain text, at most
@@ -83,7 +83,7 @@ class Asked:
         count: int,
         most: int = MOST,
     ) -> None:
-        self._documents, self._tokenizer, self._most = documents, tokenizer, most
+        self._documents, self._tokenizer, self._most, self._tokens = documents, tokenizer, most, _TOKENS // count
         self._questions: list[list[Question]] = [[] for _ in documents]
         for question in questions:
             self._questions[question.document].append(question)
@@ -99,7 +99,7 @@ class Asked:
             wanted = _overlap(first, whole.offsets)
             if not (whole.beginning and wanted.any()):
                 continue
-            cut = _around(whole, wanted, size, rng)
+            cut = _around(whole, wanted, self._tokens // size, rng)
             cuts.append(cut)
             answered = [(one.query, _overlap(one, cut.offsets)) for one in questions]
             answered = [one for one in answered if one[1].any()]
@@ -110,12 +110,16 @@ class Asked:
 
 
 class MadeUp:
-    """Queries made of some of a passage's words, half of them with the document's title in front."""
+    """Queries made of some of a passage's words, half of them with the document's title in front.
+
+    What they ask for is the document as much as the passage: a step has twice as many documents, half as much of each.
+    """
 
     def __init__(
         self, documents: Sequence[Document], tokenizer: Tokenizer, vectors: Vectors, count: int, most: int = MOST
     ) -> None:
-        self._documents, self._tokenizer, self._most = documents, tokenizer, most
+        count *= 2
+        self._documents, self._tokenizer, self._most, self._tokens = documents, tokenizer, most, _TOKENS // count
         self._groups = _groups(range(len(documents)), list(map(_start, documents)), vectors, count)
 
     def __call__(self, rng: Rng) -> Made:
@@ -126,7 +130,7 @@ class MadeUp:
             whole = _cut(self._tokenizer, document, size, rng)
             if not whole.beginning:
                 continue
-            cut = _around(whole, np.ones(len(whole.passages), bool), size, rng)
+            cut = _around(whole, np.ones(len(whole.passages), bool), self._tokens // size, rng)
             cuts.append(cut)
             words = [document.text[i:j].split() for i, j in cut.offsets.tolist()]
             long = [i for i, some in enumerate(words) if len(some) >= _LEAST_WORDS]
@@ -245,9 +249,9 @@ def _cut(tokenizer: Tokenizer, document: Document, size: int, rng: Rng) -> _Cut:
     return _Cut(beginning_of(told, passages), passages, offsets)
 
 
-def _around(cut: _Cut, wanted: np.ndarray, size: int, rng: Rng) -> _Cut:
-    """As many successive passages as are read in a step, one that is wanted among them."""
-    count = min(len(cut.passages), int(np.clip(_TOKENS // size, *_PASSAGES)))
+def _around(cut: _Cut, wanted: np.ndarray, count: int, rng: Rng) -> _Cut:
+    """So many successive passages, one that is wanted among them."""
+    count = min(len(cut.passages), int(np.clip(count, *_PASSAGES)))
     own = int(rng.choice(np.flatnonzero(wanted)))
     start = int(rng.integers(max(0, own - count + 1), min(own, len(cut.passages) - count) + 1))
     return _Cut(cut.beginning, cut.passages[start : start + count], cut.offsets[start : start + count])

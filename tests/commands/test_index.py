@@ -13,8 +13,6 @@ pytest.importorskip("lancedb")
 class Fake:
     """Stands in for a model: the vector of a text is made of its first letters; a passage is 40 characters."""
 
-    key = "fake"
-
     def encode(self, texts):
         vectors = np.array([[text[:3].count(letter) for letter in "abc"] for text in texts], np.float32) + 1e-3
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -150,11 +148,11 @@ def test_unreadable_parquet_and_missing_columns_are_named(index, tmp_path, capsy
     assert "year" in fails(capsys, "index", index, "--file", tmp_path / "some.parquet")
 
 
-def test_another_model_other_columns_and_a_wrong_filter_are_refused(index, model, corpus, capsys):
+def test_another_model_other_columns_and_a_wrong_filter_are_refused(index, model, corpus, capsys, monkeypatch):
     assert "cannot be filtered by 'yaer > 1'" in fails(capsys, "search", index, "a", "--where", "yaer > 1")
     assert "query at index 0 is empty" in fails(capsys, "search", index, " ")
     assert "other columns (year)" in fails(capsys, "index", index, "-f", corpus, "--keep", "title_of_it")
-    model.key = "other"
+    monkeypatch.setattr(model, "encode", lambda texts: -Fake.encode(model, texts))
     assert f"{index} has vectors of another model" in fails(capsys, "search", index, "a")
     assert f"{index} has vectors of another model" in fails(capsys, "index", index, "--file", corpus)
 

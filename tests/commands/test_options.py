@@ -16,12 +16,12 @@ NOTHING = {"model": None, "revision": None, "device": None, "dtype": None, "back
 def chosen(monkeypatch):
     """Calls `load_encoder` with some options; gives the runtime, and what an `OnnxEncoder` was asked for."""
 
-    def choose(torch=True, soon=False, **given):
+    def choose(torch=True, soon=False, workers=0, **given):
         found = {name: None for name in ("torch", "sentence_transformers") if not torch}
         monkeypatch.setattr(options, "find_spec", lambda name: found.get(name, True) and find_spec(name))
         monkeypatch.setattr(options, "load_model", lambda args: ("torch", None))
         monkeypatch.setattr("lam_model.runtime.onnx_encoder.OnnxEncoder", lambda *args, **more: ("onnx", (*args, more)))
-        return options.load_encoder(argparse.Namespace(**NOTHING | given), soon)
+        return options.load_encoder(argparse.Namespace(**NOTHING | given), soon, workers)
 
     return choose
 
@@ -46,7 +46,16 @@ def test_the_encoder_is_given_the_options(chosen, tmp_path):
     runtime, (folder, more) = chosen(backend="onnx", model=str(tmp_path), dtype="int8", base_only=True, dim=64)
     assert runtime == "onnx"
     assert folder == tmp_path
-    assert more == {"dtype": "int8", "base_only": True, "dim": 64}
+    assert more == {"dtype": "int8", "base_only": True, "dim": 64, "threads": None}
+
+
+def test_workers_share_the_cores_on_onnx_runtime(chosen, monkeypatch):
+    monkeypatch.setattr("lam_model.corpus.workers.cores", lambda: 5)
+    runtime, (_, more) = chosen(workers=2)
+    assert runtime == "onnx"
+    assert more["threads"] == 2
+    with pytest.raises(ValueError, match="leave --backend torch out"):
+        chosen(workers=2, backend="torch")
 
 
 def test_a_device_is_refused_on_onnx_runtime(chosen):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lam_model
 from lam_model import Passages
 from lam_model.corpus.documents import Document
 
@@ -24,13 +25,12 @@ STONE = Document("rock on rock", "", "c", (2010, "grey"))
 class Words:
     """Stands in for a model: the vector of a text is the direction of its words' counts; a passage is a line."""
 
-    key = "words"
-
-    def __init__(self, key="words", size=5):
-        self.key, self.size, self.encoded = key, size, []
+    def __init__(self, size=5, turned=1.0):
+        self.size, self.turned, self.encoded = size, turned, []
 
     def encode(self, texts):
         vectors = np.array([[t.split().count(w) for w in WORDS[: self.size]] for t in texts], np.float32) + 1e-3
+        vectors[:, 0] *= self.turned
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     def encode_passages(self, texts, size, batch_size=32):
@@ -230,11 +230,22 @@ LanceIndex({str(tmp_path / "index")!r}, Words()).add(
 
 
 def test_another_models_vectors_are_refused_and_nothing_is_lost(index, folder):
-    with pytest.raises(ValueError, match="vectors of another model: give the model, backend and dtype that made it"):
-        LanceIndex(folder, Words("other"))
+    with pytest.raises(ValueError, match="vectors of another model: give the model and dtype that made it"):
+        LanceIndex(folder, Words(turned=1.1))
     with pytest.raises(ValueError, match=f"{folder} has vectors of 5 numbers, not of 3"):
-        LanceIndex(folder, Words("smaller", 3))
-    assert len(everything(LanceIndex(folder, Words()))) == 3
+        LanceIndex(folder, Words(3))
+    assert len(everything(LanceIndex(folder, Words(turned=1.001)))) == 3
+
+
+def test_an_index_made_on_one_runtime_is_read_on_the_other_and_not_in_int8_or_base_only(folder):
+    pytest.importorskip("torch")
+    assert LanceIndex(folder, lam_model.load(), keep=("year", "colour")).add([SEA, SKY]) == Added(2, 0, 0, None)
+    again = LanceIndex(folder, lam_model.OnnxEncoder())
+    assert again.add([SEA, SKY, STONE]) == Added(1, 0, 2, None)
+    assert ids(again.search(["the moon"])[0])[0] == "b"
+    for other in ({"dtype": "int8"}, {"base_only": True}):
+        with pytest.raises(ValueError, match="vectors of another model"):
+            LanceIndex(folder, lam_model.OnnxEncoder(**other))
 
 
 def test_other_columns_and_passages_are_refused(index, folder):
@@ -250,7 +261,7 @@ def test_other_columns_and_passages_are_refused(index, folder):
 
 def test_what_an_index_is_made_of_stands_in_it(index):
     about = lance_table.about(LanceIndex(index.folder)._table)
-    assert about == lance_table.About("words", 5, 32, lance.__version__)
+    assert about == lance_table.About(pytest.approx(index._golden(), abs=1e-6), 32, lance.__version__)
 
 
 @pytest.mark.parametrize(
