@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
@@ -29,9 +31,9 @@ from typing import Any
 import numpy as np
 from pyarrow import concat_tables, parquet
 
-import lam_model
-from lam_model import Passages
+from lam_model import OnnxEncoder, Passages
 from lam_model.corpus.documents import Document
+from lam_model.corpus.workers import cores, in_order
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
 from lam_model.index import lance_table
@@ -54,10 +56,10 @@ class Ready:
     def __init__(self, vectors: np.ndarray, queries: dict[str, np.ndarray]) -> None:
         self.vectors, self.queries, self.given = vectors, queries, 0
         self.random = np.random.default_rng(SEED)
-        self.tokenizer = lam_model.OnnxEncoder(dtype="int8").tokenizer
+        self.tokenizer = OnnxEncoder(dtype="int8").tokenizer
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        return np.stack([self.queries[text] for text in texts])
+        return np.stack([self.queries.get(text, self.vectors[0]) for text in texts])
 
     def encode_passages(self, texts: list[str], size: int, batch_size: int) -> list[Passages]:
         offsets = passage_offsets(self.tokenizer, texts, size)
@@ -128,12 +130,12 @@ def questions(data: Path) -> list[str]:
 
 def embed(data: Path, real: int, output: Path) -> None:
     """Write the vectors of questions, of the first passages, and of those after them, which are queries."""
-    model = lam_model.OnnxEncoder(dtype="int8")
+    model = OnnxEncoder(dtype="int8", threads=1)
     rows: list[np.ndarray] = []
     texts = (document.text for document in documents(data))
-    while len(rows) < real + QUERIES:
-        for one in model.encode_passages(list(islice(texts, 512)), PASSAGE_TOKENS, 32):
-            rows += list(one.vectors) or [one.vector]
+    with closing(in_order(partial(vectors_of, model), iter(lambda: list(islice(texts, 512)), []), cores())) as found:
+        while len(rows) < real + QUERIES:
+            rows += next(found)
     np.savez(
         output,
         weights=model.weights,
@@ -141,6 +143,12 @@ def embed(data: Path, real: int, output: Path) -> None:
         passages=np.stack(rows[:real]),
         held_out=np.stack(rows[real : real + QUERIES]),
     )
+
+
+def vectors_of(model: OnnxEncoder, texts: list[str]) -> list[np.ndarray]:
+    """Those of the texts' passages; of a text without a passage its own."""
+    passages = model.encode_passages(texts, PASSAGE_TOKENS, 32)
+    return [row for one in passages for row in (one.vectors if len(one.vectors) else [one.vector])]
 
 
 def ready(data: Path, vectors: Path) -> tuple[Ready, np.ndarray]:

@@ -306,14 +306,14 @@ def training() -> str:
     tokens = sum(max(row["tokens"] for row in rows) for rows in log)
     minutes = sum(rows[-1]["seconds"] for rows in log) / 60
     final = [row for rows in log for row in rows if "long_cosine" in row][-1]
-    genres, context = read("distill/genres/run.json"), [read(f"context/{run}/run.json") for run in (1, 2)]
+    genres, context = read("distill/genres/run.json"), [read(f"context/{run}/run.json") for run in range(1, 5)]
     return (
         f"Distillation took {sum(rows[-1]['step'] for rows in log):,} steps in {len(log)} runs, one after another: "
         f"{tokens / 1e6:.1f}M tokens, {minutes:.0f} minutes on two CPU cores. At the end, the cosine between LAM's "
         f"vectors of held-out documents (up to 8k tokens) and the mean of MiniLM's vectors of their pieces was "
         f"{final['long_cosine']:.4f}. {prediction(log)} A last run added {genres['final']['tokens'] / 1e6:.1f}M tokens "
         f"of more genres. Context training took {sum(run['recipe']['steps'] for run in context):,} steps in "
-        f"{len(context)} runs."
+        f"{len(context)} runs. The last began from the third's weights plus half of what the second had changed."
     )
 
 

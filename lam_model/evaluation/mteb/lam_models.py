@@ -44,7 +44,7 @@ lam = ModelMeta(
     languages=["eng-Latn"],
     open_weights=True,
     # the first 40 digits of the sha256 of the DeltaNet weights
-    revision="4546a4961fa8c8bee5c25974a9af966e52968778",
+    revision="8afff954d9d8194f96edfff149ea74572ce1cb41",
     release_date="2026-11-24",
     n_parameters=22_676_472,
     n_embedding_parameters=11_720_448,
