@@ -2,7 +2,7 @@
 
 `python benchmarks/encode.py DATA/train/text.parquet -o results/encode.json [--fastembed PYTHON]`. A row is one process
 from its start to its end, with the model's loading. The machine should do nothing else meanwhile. Rows that the output
-has of the same texts are kept. All tools read 32 texts at once.
+has of the same texts are kept. MiniLM reads 32 texts at once, in either tool.
 """
 
 from __future__ import annotations

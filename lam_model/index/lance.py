@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..corpus.documents import Document
 from ..corpus.vectors import in_chunks
+from ..folder.manifest import GOLDEN_TEXTS
 from ..reading.cutting import PASSAGE_TOKENS, window
 from ..texts import clean
 from . import lance_table as tables
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ..runtime.sentence_transformers import Lam
 
 _FUSED = 60  # added to a rank before its reciprocal is taken
-_GOLDEN = "A gated delta rule keeps what it has read in a small matrix."  # whose vector is kept
 _SAME = 0.02  # the vectors of one model differ by less on all runtimes, devices and in bfloat16; in int8 by more
 _ROWS = 100  # of each search at least: to be fused, and to find several documents among
 
@@ -186,7 +186,8 @@ class LanceIndex:
             raise ValueError(f"{has} passages of {about.passage_size} tokens: leave the size out, {other}")
 
     def _golden(self) -> np.ndarray:
-        return np.asarray(self._model.encode([_GOLDEN])[0], np.float32)
+        """The model's vector of one text, which the index keeps."""
+        return np.asarray(self._model.encode(GOLDEN_TEXTS[:1])[0], np.float32)
 
     def _made(self) -> Table:
         if self._table is None:
