@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 _LOCATION = "model.safetensors"  # never read: the weights are given with the session
 _ROWS = 2  # of a matrix whose rows a graph takes apart: token types, and the factors of states
+_MOST = 64  # of a quantized weight
 _QUANTIZED, _SCALE, _ZERO = "_quantized", "_scale", "_zero_point"  # what the quantizer puts behind a weight's name
 
 
@@ -112,7 +113,7 @@ def _quantize(made: _Nodes, name: str, dtype: np.dtype) -> None:
     if dtype == np.int8:  # of a product: symmetric, a scale for each output channel
         size = made.add("Abs", [name], f"{name}_abs")
         most = made.add("ReduceMax", [size, made.constant(np.array([0]), f"{name}_rows")], f"{name}_most", keepdims=0)
-        made.add("Div", [most, made.constant(np.array(127, np.float32), f"{name}_steps")], name + _SCALE)
+        made.add("Div", [most, made.constant(np.array(_MOST, np.float32), f"{name}_steps")], name + _SCALE)
     else:  # of a table: one scale for all
         zero = made.constant(np.array(0, np.float32), f"{name}_zero")
         least, most = (made.add(f"Reduce{which}", [name], f"{name}_{which}", keepdims=0) for which in ("Min", "Max"))
