@@ -1,9 +1,10 @@
 """What the states that a passage starts from are worth, and how far back they reach.
 
 `python benchmarks/state.py DATA/context/fairytale-val --articles DATA/train/long.parquet -o results/state.json`.
-Passages are read from both states, from the beginning's alone, from the passage before alone, and from none. How far
-back: a passage is asked for by some of its words and by the rarest words of the passage so many before it, among all
-passages of held-out articles.
+Passages are read from both states, from the beginning's alone, from the passage before alone, and from none, without
+the parts of both vectors that are added to theirs; and with these, from both states and from none. How far back: a
+passage is asked for by some of its words and by the rarest words of the passage so many before it, among all passages
+of held-out articles.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from tqdm import tqdm
@@ -26,15 +28,21 @@ from lam_model.evaluation.context import SIZE, Cut, cut_documents, figures
 from lam_model.evaluation.context_sets import ContextSet, Question, made_up_sets, read_context_set
 from lam_model.evaluation.provenance import provenance
 from lam_model.files import write_json
+from lam_model.reading import passages
 from lam_model.reading.tokenizing import plain_tokenizer
 from lam_model.runtime.sentence_transformers import Lam
 from lam_model.training.data import is_held_out_document
 
-STATES = {
-    "both": {"beginning": True, "last": True},
-    "the beginning": {"beginning": True},
-    "the passage before": {"last": True},
-    "none": {},
+BOTH: dict[str, bool] = {"beginning": True, "last": True}
+ADDED = {"OF_BEGINNING": passages.OF_BEGINNING, "OF_BEFORE": passages.OF_BEFORE}  # the parts of their vectors
+NOT_ADDED = dict.fromkeys(ADDED, 0.0)
+WAYS = {
+    "both": (BOTH, NOT_ADDED),
+    "the beginning": ({"beginning": True}, NOT_ADDED),
+    "the passage before": ({"last": True}, NOT_ADDED),
+    "none": ({}, NOT_ADDED),
+    "both, and their vectors": (BOTH, ADDED),
+    "none, and their vectors": ({}, ADDED),
 }
 DISTANCES = (1, 4, 16, 64)  # passages back
 ARTICLES, CHARS, TOKENS = 30, 20_000, 32
@@ -50,17 +58,18 @@ def main() -> None:
     args = parser.parse_args()
     lam = lam_model.load(device="cpu")
     articles = held_out(args.articles)
-    sets = {folder.name: read_context_set(folder) for folder in args.folders}
-    sets |= made_up_sets(plain_tokenizer(lam.tokenizer), articles)
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in STATES}
-    back: dict[str, dict[str, dict[str, float]]] = {name: {} for name in STATES}
+    # Sets of the same documents are read once.
+    groups = [{folder.name: read_context_set(folder)} for folder in args.folders]
+    groups.append(made_up_sets(plain_tokenizer(lam.tokenizer), articles))
+    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in WAYS}
+    back: dict[str, dict[str, dict[str, float]]] = {name: {} for name in WAYS}
     far = far_sets(lam, articles)
-    with tqdm(total=len(STATES) * (len(sets) + 1), unit="set") as progress:
-        for state, kept in STATES.items():
-            for name, one in sets.items():
-                found[state][name] = score(lam, {name: one}, kept)[name]
+    with tqdm(total=len(WAYS) * (len(groups) + 1), unit="reading") as progress:
+        for way, (kept, added) in WAYS.items():
+            for sets in groups:
+                found[way] |= score(lam, sets, kept, added)
                 progress.update()
-            back[state] = score(lam, far, kept)
+            back[way] = score(lam, far, kept, added)
             progress.update()
     write_json(
         args.output,
@@ -82,13 +91,15 @@ def held_out(path: Path) -> list[Document]:
     return [Document(row["text"], row["title"]) for row in rows if is_held_out_document(row["text"])]
 
 
-def score(lam: Lam, sets: dict[str, ContextSet], kept: dict[str, bool]) -> dict[str, dict[str, float]]:
+def score(
+    lam: Lam, sets: dict[str, ContextSet], kept: dict[str, bool], added: dict[str, float]
+) -> dict[str, dict[str, float]]:
     """The figures of sets of the same documents, read from some states alone."""
     first = next(iter(sets.values()))
     cut: Cut = cut_documents(lam, first, first.size or SIZE)
-    with carrying(lam, **kept):
+    with carrying(lam, **kept), patch.multiple(passages, **added):
         read = lam.encode_passages(cut.texts, size=cut.size, title=cut.titles)
-    vectors = np.concatenate([passages.vectors for passages in read])
+    vectors = np.concatenate([one.vectors for one in read])
     return {
         name: figures([lam.encode([q.query for q in one.questions]) @ vectors.T], one.questions, cut.offsets)
         for name, one in sets.items()

@@ -21,7 +21,14 @@ CONTEXT_ROWS = {
     "MiniLM, late chunking": "#fc9272",
     "BM25": "#7f7f7f",
 }
-STATES = {"both": LAM, "the beginning": "#9ecae1", "the passage before": STREAM, "none": "#7f7f7f"}
+STATES = {
+    "both, and their vectors": LAM,
+    "none, and their vectors": "#c7c7c7",
+    "both": "#6baed6",
+    "the beginning": "#c6dbef",
+    "the passage before": STREAM,
+    "none": "#7f7f7f",
+}
 LENGTHS = (32, 512, 8192, 131_072)  # tokens, where numbers stand on an axis
 
 
@@ -161,11 +168,11 @@ def draw_state() -> None:
     figure = new_figure()
     worth, far = figure.subplots(1, 2)
     sets = list(measured["states"]["both"])
-    for number, (name, color) in enumerate(STATES.items()):
-        rows = measured["states"][name]
+    for number, (name, rows) in enumerate(measured["states"].items()):
+        color = STATES[name]
         values = [rows[one]["first" if "made up" in one else "all"] for one in sets]
         errors = [rows[one]["first_error" if "made up" in one else "all_error"] for one in sets]
-        worth.bar(np.arange(len(sets)) + 0.2 * number, values, 0.2, yerr=errors, color=color, label=name)
+        worth.bar(np.arange(len(sets)) + 0.14 * number, values, 0.14, yerr=errors, color=color, label=name)
         back = measured["back"][name]
         far.errorbar(
             [int(n) for n in back],
@@ -174,9 +181,9 @@ def draw_state() -> None:
             fmt="o-", ms=3, color=color, label=name,
         )  # fmt: skip
     worth.set(title="nDCG@10 among all passages; made up: first hits")
-    worth.set_xticks(np.arange(len(sets)) + 0.3, [one.replace("made up, ", "").replace(" the ", " ") for one in sets])
+    worth.set_xticks(np.arange(len(sets)) + 0.35, [one.replace("made up, ", "").replace(" the ", " ") for one in sets])
     worth.tick_params(axis="x", labelsize=7)
-    worth.legend(title="passages start from", fontsize=8, title_fontsize=8)
+    far.legend(title="passages start from", fontsize=8, title_fontsize=8)
     far.set(title="nDCG@10, by words of a passage before", xlabel="passages back", xscale="log")
     plain_numbers(far.xaxis, [int(n) for n in measured["back"]["both"]])
     save(figure, RESULTS / "state.png")

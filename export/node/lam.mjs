@@ -76,12 +76,19 @@ export class Lam {
     const none = this.nothing();
     let past = none;
     const sums = passages.map(() => null);
+    let about = null;
     for (const [index, [number, part]] of parts.entries()) {
       const outputs = await this.run([cls, ...part, sep], past);
       if (number >= 0) sums[number] = add(sums[number], outputs.present_sum.data);
+      else about = unit(Float32Array.from(outputs.present_sum.data));
       past = { ...this.after(past, outputs, index === 0), past_sum: none.past_sum, past_count: none.past_count };
     }
-    return { vector: unit(sums.reduce(add)), vectors: sums.map(unit) };
+    const own = sums.map(unit);
+    const vectors = own.map((vector, i) => {
+      const sum = i ? add(vector, own[i - 1], OF_BEFORE) : vector;
+      return unit(about ? add(sum, about, OF_BEGINNING) : sum);
+    });
+    return { vector: unit(sums.reduce((one, other) => add(one, other))), vectors };
   }
 
   /** What a text's first block starts from. */
@@ -116,7 +123,9 @@ export class Lam {
 }
 
 const BEGINNING = 64; // tokens of title and text, which every passage knows
-const add = (one, other) => (one ? one.map((x, i) => x + other[i]) : Float32Array.from(other));
+const OF_BEGINNING = 0.1; // of their unit vectors, that is added to a passage's own
+const OF_BEFORE = 0.1;
+const add = (one, other, times = 1) => (one ? one.map((x, i) => x + times * other[i]) : Float32Array.from(other));
 const unit = (sum) => {
   const norm = Math.sqrt(sum.reduce((total, x) => total + x * x, 0));
   return sum.map((x) => x / norm);

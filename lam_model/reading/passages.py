@@ -3,7 +3,8 @@
 Each passage is read as a text of its own, with [CLS] and [SEP], but it does not start from nothing: it starts from what
 the document's beginning left, its title and first words, and from what the passage before left, each times a factor
 that the DeltaNet layers have learned (`lam_model/model/directions.py`). So it knows what the document is about, and
-what was said just before. As many passages as a block has room for are read at once.
+what was said just before. A part of the vectors of both is added to its own, for questions that name the document, and
+for answers of several passages. As many passages as a block has room for are read at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 BEGINNING_TOKENS = 64  # of title and text, which every passage knows
+OF_BEGINNING = OF_BEFORE = 0.1  # of their unit vectors, that is added to a passage's own
 _ALONE = 256  # passages that are read together without context
 
 Document = str | Sequence[str]  # a text to be cut into passages, or its passages in order
@@ -70,8 +72,9 @@ def encode_passages(
     """Embed documents and their passages in one pass, so that a passage knows its document.
 
     A text is cut into passages of as many sentences as there is room for; a sentence over `size` is divided evenly
-    between words. A passage's vector is the mean of its tokens' last hidden states, normalised. A text without a word
-    has no passage.
+    between words. A passage's vector is the mean of its tokens' last hidden states, normalised; in its document, 0.1
+    times the beginning's and 0.1 times that of the passage before are added, and the sum is normalised. A text without
+    a word has no passage.
 
     Args:
         documents: each is a text, or a list of its passages in order.
@@ -106,8 +109,8 @@ def encode_passages(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         cut = _cut(reader, [documents[i] for i in rows], [given[i] for i in rows], size, limit)
-        sums = _in_document(reader, cut, [known[i] for i in rows]) if context else _alone(reader, cut)
-        for i, (vectors, total), one in zip(rows, sums, cut, strict=True):
+        read = _in_document(reader, cut, [known[i] for i in rows]) if context else _alone(reader, cut)
+        for i, (vectors, total), one in zip(rows, read, cut, strict=True):
             found[i] = Passages(_unit(total[:dim]), _unit(vectors[:, :dim]), one.offsets)
     return [found[i] for i in range(len(documents))]
 
@@ -117,7 +120,7 @@ class _Cut(NamedTuple):
     offsets: np.ndarray
 
 
-_Sums = tuple[np.ndarray, np.ndarray]  # of the hidden states of each passage, (passages, size), and of the document
+_Vectors = tuple[np.ndarray, np.ndarray]  # of the passages, (passages, size), and of the document, of any length
 
 
 _Given = tuple[list[str], np.ndarray]  # passages of a document that was cut before, and their offsets
@@ -188,7 +191,7 @@ def _limited(encodings: list[Encoding], room: float) -> list[Encoding]:
     return encodings
 
 
-def _in_document(reader: Reader, cut: list[_Cut], titles: list[str]) -> list[_Sums]:
+def _in_document(reader: Reader, cut: list[_Cut], titles: list[str]) -> list[_Vectors]:
     """Read documents with their passages as parts, before them the beginning."""
     cls, sep = reader.tokenizer.encode("").ids
     most = reader.block_size - 2
@@ -208,7 +211,11 @@ def _in_document(reader: Reader, cut: list[_Cut], titles: list[str]) -> list[_Su
     for rows, owner, one in zip(_read(reader, documents, in_parts=True), owners, cut, strict=True):
         sums = np.zeros((len(one.passages) or 1, rows.shape[1]), np.float32)
         np.add.at(sums, [number for number in owner if number >= 0], rows[[number >= 0 for number in owner]])
-        found.append((sums[: len(one.passages)], sums.sum(0)))
+        vectors = _unit(sums[: len(one.passages)])
+        vectors[1:] += OF_BEFORE * vectors[:-1]
+        if -1 in owner:
+            vectors += OF_BEGINNING * _unit(rows[0])
+        found.append((vectors, sums.sum(0)))
     return found
 
 
@@ -225,7 +232,7 @@ def beginning_of(title: list[int], passages: list[list[int]], most: int = BEGINN
     return [*title, *words, *title]
 
 
-def _alone(reader: Reader, cut: list[_Cut]) -> list[_Sums]:
+def _alone(reader: Reader, cut: list[_Cut]) -> list[_Vectors]:
     """Read each passage as a text of its own."""
     cls, sep = reader.tokenizer.encode("").ids
     size = reader.block_size

@@ -27,7 +27,7 @@ from ..evaluation.context_sets import ContextSet
 from ..files import replacing, write_json
 from ..model.modeling_lam import LamModel
 from ..reading.cutting import passage_offsets
-from ..reading.passages import encode_passages
+from ..reading.passages import OF_BEFORE, OF_BEGINNING, encode_passages
 from ..reading.tokenizing import plain_tokenizer
 from ..reading.torch_reader import END, TorchReader, breaks_between, joined
 from .context_steps import Step, Steps
@@ -46,7 +46,7 @@ def step_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """InfoNCE over all passages of a step, any right one counted as right, and the anchor to the base's vectors."""
     parts, numbers = _part_vectors(model, step.documents)
-    passages = parts[numbers > 0] if step.context else parts
+    passages = _in_document(parts, numbers) if step.context else parts
     asked, _ = _part_vectors(model, [[query] for query in step.queries])
     right = torch.from_numpy(step.right).to(passages.device)
     cosines = asked @ passages.T / recipe.temperature
@@ -59,6 +59,13 @@ def step_loss(
     distance = 1 - F.cosine_similarity(torch.cat(alone), _base_vectors(base, tokens, passages.device)).mean()
     contrast = loss.mean()
     return contrast + recipe.anchor * distance, {"contrast": contrast.detach(), "distance": distance.detach()}
+
+
+def _in_document(parts: Tensor, numbers: Tensor) -> Tensor:
+    """The vectors of passages in their documents, (passages, size), from those of parts of which 0 is the beginning."""
+    beginning = parts[torch.arange(len(parts), device=parts.device) - numbers]
+    before = parts.roll(1, 0) * (numbers > 1)[:, None]
+    return F.normalize((parts + OF_BEFORE * before + OF_BEGINNING * beginning)[numbers > 0], dim=-1)
 
 
 def _part_vectors(model: LamModel, documents: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:

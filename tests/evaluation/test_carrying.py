@@ -8,10 +8,15 @@ import pytest
 
 import lam_model
 from lam_model.evaluation.carrying import carrying
+from lam_model.reading import passages
 
 
 @pytest.mark.parametrize("kept", [{}, {"beginning": True}, {"last": True}, {"beginning": True, "last": True}])
-def test_passages_depend_on_what_is_carried_alone(tiny_base, tiny_weights, lively_gates, sentences, tmp_path, kept):
+def test_passages_depend_on_what_is_carried_alone(
+    tiny_base, tiny_weights, lively_gates, sentences, tmp_path, monkeypatch, kept
+):
+    monkeypatch.setattr(passages, "OF_BEGINNING", 0.0)  # what is added to a vector is not carried
+    monkeypatch.setattr(passages, "OF_BEFORE", 0.0)
     model = lam_model.load(folder.build(tmp_path / "lam", tiny_weights, tiny_base), device="cpu")
     lively_gates(model[0].auto_model)
     texts = sentences(8, 20)

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 import lam_model
 from lam_model.model import delta_rule
 from lam_model.reading.cutting import passage_offsets, window
-from lam_model.reading.passages import BEGINNING_TOKENS
+from lam_model.reading.passages import BEGINNING_TOKENS, OF_BEFORE, OF_BEGINNING
 from lam_model.reading.reader import reader_of
 from lam_model.reading.tokenizing import plain_tokenizer
 
@@ -26,6 +26,14 @@ def tiny(tiny_base, tiny_weights, lively_gates, tmp_path_factory):
 
 def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+
+
+def in_document(beginning: np.ndarray | None, sums: np.ndarray) -> np.ndarray:
+    """The vectors of passages, from the sums of the beginning and theirs."""
+    own = unit(sums)
+    before = np.concatenate([np.zeros_like(own[:1]), own[:-1]])
+    about = 0 if beginning is None else unit(beginning)
+    return unit(own + OF_BEFORE * before + OF_BEGINNING * about)
 
 
 def read_apart(model, parts: list[list[int]]) -> np.ndarray:
@@ -60,8 +68,9 @@ def test_a_passage_is_a_text_that_starts_from_the_beginning_and_the_passage_befo
     told = tiny.tokenizer(title or "")["input_ids"][1:-1][: most // 2]
     first = [*told, *ids[: most - 2 * len(told)], *told]
     beginning = [[cls, *first, sep]] * (len(counts) > 1 or title is not None)
-    sums = read_apart(tiny, [*beginning, *tiny.tokenizer(passages)["input_ids"]])[len(beginning) :]
-    np.testing.assert_allclose(found.vectors, unit(sums), atol=1e-5)
+    read = read_apart(tiny, [*beginning, *tiny.tokenizer(passages)["input_ids"]])
+    sums = read[len(beginning) :]
+    np.testing.assert_allclose(found.vectors, in_document(read[0] if beginning else None, sums), atol=1e-5)
     np.testing.assert_allclose(found.vector, unit(sums.sum(0)), atol=1e-5)
     assert found.vectors.dtype == np.float32
     if not beginning:
@@ -117,7 +126,8 @@ def test_a_passage_longer_than_a_block_and_one_without_a_word_are_read(tiny, sen
     cls, sep = tiny.tokenizer("")["input_ids"]
     pieces = [ids[0][:most], ids[0][:most], ids[0][most : 2 * most], ids[0][2 * most :], [], ids[2]]
     sums = read_apart(tiny, [[cls, *piece, sep] for piece in pieces])
-    np.testing.assert_allclose(found.vectors, unit(np.stack([sums[1:4].sum(0), sums[4], sums[5]])), atol=1e-5)
+    wanted = in_document(sums[0], np.stack([sums[1:4].sum(0), sums[4], sums[5]]))
+    np.testing.assert_allclose(found.vectors, wanted, atol=1e-5)
 
 
 def test_a_window_is_whole_sentences_around_a_passage():
