@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
+import torch
 from onnx_graphs import export_minilm
 from tqdm import tqdm
 
@@ -84,11 +85,13 @@ def main() -> None:
     tokens = sum(len(one.ids) for one in OnnxEncoder().tokenizer.encode_batch(texts))
     about = {"texts": args.count, "tokens": tokens, "bytes": sum(len(text.encode()) for text in texts)}
     about |= {"dimension": OnnxEncoder().dimension, "cores": os.cpu_count(), "seed": 0}
+    about["instructions"] = torch.backends.cpu.get_cpu_capability()
     source = provenance(shlex.join(["python", *sys.argv]), [args.texts])
     figures: dict[str, dict[str, float]] = {}
     if args.output.is_file():
         before = json.loads(args.output.read_text(encoding="utf-8"))
-        if all(before[name] == (source | about)[name] for name in ("texts", "data_sha256", "versions", "cores")):
+        same = ("texts", "data_sha256", "versions", "cores", "instructions")
+        if all(before.get(name) == (source | about)[name] for name in same):
             figures = before["rows"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""Tables of encoding many texts: speed, kills, and what it costs with more workers."""
+"""Tables of many texts: encoding them, kills, what it costs with more workers, and an index of a million passages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _MINILM = "MiniLM, sentence-transformers"
 _ENGINES = {"processes": "`--workers`", "ray": "`--engine ray`"}
 
 
-def encode_table() -> str:
+def encode_table(file: str) -> str:
     """Texts a second of every way, from start to end of the process."""
-    measured = read("encode.json")
+    measured = read(file)
     base = measured["rows"][_MINILM]["texts_per_second"]
     rows = [["", "seconds", "texts a second", "times MiniLM in sentence-transformers"], ["---"] * 4]
     for name, row in measured["rows"].items():
@@ -70,3 +70,36 @@ def cost() -> str:
         "the input, and run a command for each part. The rows of 10 and 1,000 workers are computed: this machine has "
         f"{measured['cores']} cores. Longer texts move the limit up, for they take longer to encode than to read."
     )
+
+
+def million() -> str:
+    """Building and searching an index of a million passages, and one of the real vectors alone."""
+    measured = read("million.json")
+    columns = [measured[name]["build"] | measured[name]["search"] for name in ("real_alone", "million")]
+    memory = [
+        max(measured[name][step]["peak_memory_gb"] for step in ("build", "search"))
+        for name in ("real_alone", "million")
+    ]
+    lines = [
+        ["", "real vectors alone", "with made vectors"],
+        ["passages", *(f"{one['passages']:,}" for one in columns)],
+        ["documents", *(f"{one['documents']:,}" for one in columns)],
+        ["time to build, without encoding", *(f"{one['seconds']:,} s" for one in columns)],
+        ["peak memory of building and of searching, the larger", *(f"{most:.1f} GB" for most in memory)],
+        ["size on disk", *(f"{one['gigabytes_on_disk']:.1f} GB" for one in columns)],
+        ["recall@10, questions", *(f"{one['recall_at_10_questions']:.3f}" for one in columns)],
+        [
+            "recall@10, passages that are not in it",
+            *(f"{one['recall_at_10_held_out_passages']:.3f}" for one in columns),
+        ],
+        ["a search by vectors, median and 95th percentile", *(_times(one["milliseconds_vectors"]) for one in columns)],
+        ["a hybrid search", *(_times(one["milliseconds_hybrid"]) for one in columns)],
+        ["comparing all vectors", *(f"{one['milliseconds_exact']:,} ms" for one in columns)],
+        ["adding 100 documents", *(f"{one['seconds_to_add_100_documents']} s" for one in columns)],
+        ["deleting 100 documents", *(f"{one['seconds_to_delete_100_documents']} s" for one in columns)],
+    ]
+    return f"Vectors: {measured['vectors']}.\n\n{markdown([lines[0], ['---'] * 3, *lines[1:]])}"
+
+
+def _times(milliseconds: dict[str, float]) -> str:
+    return f"{milliseconds['median']:,} / {milliseconds['p95']:,} ms"

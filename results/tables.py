@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from card import card, losses
 from plots import draw_all, read
-from scale import cost, encode_table, killed_table
+from scale import cost, encode_table, killed_table, million
 from speed import bench, lengths, lengths_table, markdown, onnx_table, ragged, starts
 from tools import integrations
 
@@ -89,9 +89,11 @@ def _blocks() -> dict[str, str]:
         "bench": bench(read("bench.json")),
         "starts": starts(read("bench.json")["starts"]),
         "integrations": integrations(),
-        "encode": encode_table(),
+        "encode": encode_table("encode.json"),
+        "encode-avx2": encode_table("encode-avx2.json"),
         "killed": killed_table(),
         "cost": cost(),
+        "million": million(),
     }
 
 

@@ -16,6 +16,7 @@ _PACKAGES = (
     "transformers",
     "sentence-transformers",
     "tokenizers",
+    "onnxruntime",
     "mteb",
     "numpy",
     "numba",
