@@ -66,6 +66,14 @@ def test_the_model_card_has_what_the_hub_reads():
     assert all(0 < result.metric_value < 100 for result in card.data.eval_results)
 
 
+def test_no_command_names_a_path_of_a_machine():
+    files = sorted((ROOT / "results").rglob("*.json"))
+    commands = [re.findall(r'"command": "(.*)"', file.read_text(encoding="utf-8")) for file in files]
+    assert any(commands)
+    for file, some in zip(files, commands, strict=True):
+        assert not [word for command in some for word in command.split() if word.startswith("/")], file
+
+
 @pytest.mark.parametrize("name", ["compare.json", "eval.json", "context.json"])
 def test_the_figures_are_of_the_packaged_weights(name):
     figures = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
